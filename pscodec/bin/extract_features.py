@@ -1,0 +1,274 @@
+"""Stage 2: FBank, log-Mel and CAM++ vectors of a data folder, as Kaldi archives.
+
+  python -m pscodec.bin.extract_features --data-dir data/train --campplus downloads/campplus/campplus_cn_en_common.pt
+
+Writes `fbank` `[F, 80]` (16 kHz, for CAM++), `mel` `[F, 80]` (log-Mel at --sample-rate) and, with --campplus,
+`xvector` `[192]` (CAM++ of the whole utterance), each as .ark and .scp in the data folder. A second run does only what
+is missing; an interrupted one goes on where it stopped. Utterances that cannot be read are named, counted and left out.
+"""
+
+import argparse
+import concurrent.futures.process
+import contextlib
+import functools
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import kaldiio
+import torch
+
+from pscodec.data.audio import load_audio, resample
+from pscodec.data.kaldi import read_data_dir, write_table
+from pscodec.features import FBank, LogMel
+from pscodec.utils.errors import UserError, one_line_errors
+from pscodec.utils.files import write_text
+from pscodec.utils.progress import progress
+
+KINDS = ("fbank", "mel", "xvector")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides how features look: Hz of the Mel, where CAM++ is (or None), and whether arks are compressed."""
+
+    sample_rate: int = 24000
+    campplus: str | None = None
+    compress: bool = False
+
+    def kinds(self):
+        """The features to write, in order."""
+        return KINDS if self.campplus else KINDS[:2]
+
+
+class Extractor:
+    """Computes the features of an utterance; holds the filter banks and, if asked for, CAM++."""
+
+    def __init__(self, settings):
+        self.settings = settings
+        self.fbank = FBank()
+        self.mel = LogMel(settings.sample_rate, n_fft=1024, hop_length=240, n_mels=80)
+        self.campplus = None
+        if settings.campplus:
+            from pscodec.prompts.campplus import load_campplus  # heavy, and not needed without CAM++
+
+            self.campplus = load_campplus(settings.campplus)
+
+    def __call__(self, utterance, kinds=KINDS):
+        """`{kind: float32 array}` of the `kinds` that the settings ask for. Raises UserError with the reason."""
+        wav, native = load_audio(utterance.path, None, utterance.start, utterance.end)
+        found = {}
+        with torch.inference_mode():
+            wav16 = resample(wav, native, FBank.sample_rate)
+            if wav16.shape[-1] < 400:
+                raise UserError(f"{utterance.path}: lasts {1000 * wav.shape[-1] / native:.1f} ms, less than 25 ms")
+            fbank = self.fbank(wav16)
+            found["fbank"] = fbank.T.numpy()
+            if "mel" in kinds:
+                found["mel"] = self._mel(utterance, resample(wav, native, self.settings.sample_rate))
+            if "xvector" in kinds and self.campplus is not None:
+                found["xvector"] = self.campplus(fbank[None])[0].numpy()
+        return {kind: found[kind] for kind in kinds if kind in found}
+
+
+    def _mel(self, utterance, wav):
+        if wav.shape[-1] <= self.mel.n_fft // 2:
+            raise UserError(f"{utterance.path}: too short for a log-Mel, {wav.shape[-1]} samples")
+        return self.mel(wav)[0].T.contiguous().numpy()
+
+
+class Archive:
+    """One kind of features, `<folder>/<kind>.{ark,scp}`, that grows an utterance at a time and survives being killed.
+
+    Matrices are appended to the ark and, once there, noted in `<kind>.scp.part`; `close` makes the sorted scp of it.
+    An archive begun again goes on after the last noted matrix.
+    """
+
+    def __init__(self, folder, kind, compress):
+        self.ark, self.scp = Path(folder) / f"{kind}.ark", Path(folder) / f"{kind}.scp"
+        self.part = self.scp.with_name(self.scp.name + ".part")
+        self.method = 2 if compress and kind != "xvector" else None
+        self.places = self._noted()
+        self.file = self.notes = None
+
+    def _noted(self):
+        """Places of the matrices that are really there; what an interruption left behind them is cut off."""
+        lines = []
+        for table in (self.scp, self.part):
+            if table.exists():
+                lines += table.read_text(encoding="utf-8").split("\n")[:-1]  # a line without its end is not whole
+        places = dict(line.split(" ", 1) for line in lines if " " in line)
+        starts = {utt: int(place.rpartition(":")[2]) for utt, place in places.items()}
+        while starts:
+            last = max(starts, key=starts.get)
+            with contextlib.suppress(OSError, ValueError, AssertionError, EOFError, RuntimeError):
+                with open(self.ark, "rb") as file:
+                    file.seek(starts[last])
+                    if file.peek(2)[:2] == b"\0B":
+                        kaldiio.matio.read_kaldi(file)
+                        end = file.tell()
+                        if end <= self.ark.stat().st_size:
+                            self.end = end
+                            return {utt: f"{self.ark}:{starts[utt]}" for utt in starts}
+            del starts[last]
+        self.end = 0
+        return {}
+
+    def clear(self):
+        """Forget what is there: it was made of other audio or with other settings."""
+        for path in (self.scp, self.part, self.ark):
+            path.unlink(missing_ok=True)
+        self.places, self.end = {}, 0
+
+    def __contains__(self, utt):
+        return utt in self.places
+
+    def add(self, utt, array):
+        """Append one matrix or vector."""
+        if self.file is None:
+            self.ark.parent.mkdir(parents=True, exist_ok=True)
+            self.file = open(self.ark, "r+b" if self.ark.exists() else "w+b")
+            self.file.truncate(self.end)
+            self.file.seek(self.end)
+            self.notes = open(self.part, "w", encoding="utf-8")
+            self.notes.writelines(f"{key} {place}\n" for key, place in self.places.items())
+        place = f"{self.ark}:{self.file.tell() + len(f'{utt} '.encode())}"
+        kaldiio.save_ark(self.file, {utt: array}, compression_method=self.method)
+        self.file.flush()
+        self.notes.write(f"{utt} {place}\n")
+        self.notes.flush()
+        self.places[utt] = place
+
+    def close(self, utts):
+        """Write the sorted scp of those of `utts` that are there."""
+        for file in (self.file, self.notes):
+            if file is not None:
+                file.close()
+        write_table(self.scp, {utt: place for utt, place in self.places.items() if utt in utts})
+        self.part.unlink(missing_ok=True)
+
+
+def fingerprint(utterance):
+    """What an utterance's features were made of: path, stretch, and the file's size and time."""
+    try:
+        state = os.stat(utterance.path)
+        audio = f"{state.st_size} {state.st_mtime_ns}"
+    except OSError:
+        audio = "?"
+    return f"{utterance.path} {utterance.start} {utterance.end} {audio}"
+
+
+def forget_stale(folder, archives, utterances, settings):
+    """Clear those `archives` (of all kinds) that were made of other audio or with other settings; note the present."""
+    note = Path(folder) / "features.json"
+    before = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+    now = {"sample_rate": settings.sample_rate, "compress": settings.compress, "campplus": before.get("campplus")}
+    if settings.campplus:
+        now["campplus"] = _weights_checksum(settings.campplus)
+    now["audio"] = {utt: fingerprint(u) for utt, u in utterances.items()}
+    known = before.get("audio", {})
+    changed = [utt for utt, made_of in now["audio"].items() if known.get(utt) != made_of]
+    if before.get("compress") != now["compress"] or any(utt in a for utt in changed for a in archives.values()):
+        stale = KINDS
+    else:
+        stale = [kind for kind, key in (("mel", "sample_rate"), ("xvector", "campplus")) if before.get(key) != now[key]]
+    for kind in stale:
+        archives[kind].clear()
+    write_text(note, json.dumps(now))
+
+
+def _weights_checksum(path):
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; stage 0 brings the CAM++ weights") from None
+
+
+@functools.lru_cache(maxsize=1)
+def _extractor(settings):
+    return Extractor(settings)
+
+
+def _work(task):
+    """One utterance, in whatever process: `(utt, features or None, reason or None)`."""
+    settings, utterance, kinds = task
+    try:
+        return utterance.utt, _extractor(settings)(utterance, kinds), None
+    except UserError as error:
+        return utterance.utt, None, str(error)
+
+
+def _results(tasks, nj):
+    """`_work` on every task, in order, in `nj` processes."""
+    if nj <= 1 or len(tasks) < 16:  # a process takes seconds to start
+        yield from map(_work, tasks)
+        return
+    context = multiprocessing.get_context("spawn")
+    nj = min(nj, len(tasks))
+    with concurrent.futures.ProcessPoolExecutor(nj, context, torch.set_num_threads, (1,)) as pool:
+        try:
+            yield from pool.map(_work, tasks, chunksize=8)
+        except concurrent.futures.process.BrokenProcessPool:
+            raise UserError("a worker process died (out of memory?); start again with a smaller --nj") from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def extract(folder, settings, nj=1, allow_pipes=False):
+    """Make the features of a data folder; returns `(made, kept, failed)`: two counts and `{utt: reason}`.
+
+    Raises UserError for a broken data folder, wrong CAM++ weights, or if no utterance at all has features.
+    """
+    folder = Path(folder)
+    utterances = read_data_dir(folder, allow_pipes)
+    archives = {kind: Archive(folder, kind, settings.compress) for kind in KINDS}
+    forget_stale(folder, archives, utterances, settings)
+    archives = {kind: archives[kind] for kind in settings.kinds()}
+    tasks = []
+    for utt, utterance in utterances.items():
+        missing = tuple(kind for kind, archive in archives.items() if utt not in archive)
+        if missing:
+            tasks.append((settings, utterance, missing))
+    failed = {}
+    for utt, found, reason in progress(_results(tasks, nj), f"features of {folder}", len(tasks), disable=not tasks):
+        if found is None:
+            failed[utt] = reason
+            continue
+        for kind, array in found.items():
+            archives[kind].add(utt, array)
+    if len(failed) == len(utterances):
+        why = f"; the first: {next(iter(failed.values()))}" if failed else ""
+        raise UserError(f"{folder}: none of {len(utterances)} utterances has features{why}")
+    for archive in archives.values():
+        archive.close(utterances)
+    return len(tasks) - len(failed), len(utterances) - len(tasks), failed
+
+
+@one_line_errors
+def main(argv=None):
+    """Command line of stage 2."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", required=True, nargs="+", type=Path, help="data folders, data/train ...")
+    parser.add_argument("--campplus", help="the CAM++ weights; without them no xvector is made")
+    parser.add_argument("--nj", type=int, default=1, help="processes")
+    parser.add_argument("--sample-rate", type=int, default=24000, help="of the log-Mel, Hz: the codec's")
+    parser.add_argument("--compress", action="store_true", help="Kaldi's lossy compression, a quarter of the size")
+    parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")
+    args = parser.parse_args(argv)
+    settings = Settings(args.sample_rate, args.campplus, args.compress)
+    for folder in args.data_dir:
+        made, kept, failed = extract(folder, settings, args.nj, args.allow_pipes)
+        for utt, reason in failed.items():
+            print(f"left out: {utt}: {reason}", file=sys.stderr)
+        if failed:
+            total = made + kept + len(failed)
+            print(f"warning: {folder}: {len(failed)} of {total} utterances have no features", file=sys.stderr)
+        print(f"{folder}: features of {made} utterances made, of {kept} already there, {len(failed)} left out")
+
+
+if __name__ == "__main__":
+    main()

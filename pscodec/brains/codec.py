@@ -1,0 +1,190 @@
+"""The GAN step of every codec: discriminators, then codec. Knows names, not classes."""
+
+import time
+from collections import defaultdict
+
+import speechbrain as sb
+import torch
+from speechbrain.utils.checkpoints import ckpt_recency
+from speechbrain.utils.distributed import if_main_process
+
+from pscodec.types import Evidence
+from pscodec.utils.checkpoint import RandomState
+from pscodec.utils.errors import UserError
+
+
+class CodecBrain(sb.Brain):
+    """Trains `modules.codec` against `modules.discriminators`; a batch is (`wav` `[B, 1, L]`, `Prompt`).
+
+    hparams: `losses` (losses.base.WeightedSum), `discriminator_loss` (real, fake -> scalar), `codec_optimizer`,
+    `discriminator_optimizer`, `scheduler` (constructors), and the scalars that conf/base.yaml explains.
+    `journal` (utils.journal.Journal) is set before `fit`.
+    """
+
+    journal = None
+
+    def init_optimizers(self):
+        hp = self.hparams
+        params = {name: [p for p in m.parameters() if p.requires_grad] for name, m in self.modules.items()}
+        self.params = {name: p for name, p in params.items() if p}
+        constructors = {"codec": hp.codec_optimizer, "discriminators": hp.discriminator_optimizer}
+        self.optimizers_dict = {name: constructors[name](p) for name, p in self.params.items()}
+        self.schedulers = {name: hp.scheduler(optimizer) for name, optimizer in self.optimizers_dict.items()}
+        for name, optimizer in self.optimizers_dict.items():
+            self.checkpointer.add_recoverable(f"optimizer_{name}", optimizer)
+            self.checkpointer.add_recoverable(f"scheduler_{name}", self.schedulers[name], **_PLAIN_STATE)
+        self.checkpointer.add_recoverable("random_state", RandomState())
+        self._start_counting()
+
+    def fit_batch(self, batch):
+        self.waited += time.perf_counter() - self.idle_since
+        wav, prompt = batch[0].to(self.device), batch[1].to(self.device)
+        with self.training_ctx:
+            output = self.modules.codec(wav, prompt)
+        evidence = Evidence(wav, output)
+        if "discriminators" in self.params and self.optimizer_step >= self.hparams.adversarial_start:
+            self._fit_discriminators(evidence)
+        with self.training_ctx:
+            total, terms = self.hparams.losses(evidence)
+        if not torch.isfinite(total):
+            values = " ".join(f"{name}={value.item():.3g}" for name, value in terms.items())
+            raise UserError(f"step {self.optimizer_step + 1}: the loss is not finite ({values}); the last checkpoint is kept")
+        self._descend("codec", total)
+        for scheduler in self.schedulers.values():
+            scheduler.step()
+        self.optimizer_step += 1
+        self._count(wav, output.quantized.codes, {"total": total.detach(), **terms})
+        self.idle_since = time.perf_counter()
+        return total.detach()
+
+    def _fit_discriminators(self, evidence):
+        """One step of the discriminators; leaves their answers on both signals in `evidence`."""
+        discriminators, wav, wav_hat = self.modules.discriminators, evidence.wav, evidence.output.wav_hat
+        with self.training_ctx:
+            loss = self.hparams.discriminator_loss(discriminators(wav), discriminators(wav_hat.detach()))
+        self._descend("discriminators", loss)
+        self.sums["disc"] += loss.item()
+        # frozen, the codec's turn neither computes nor leaves gradients in them
+        plain = getattr(discriminators, "module", discriminators)
+        plain.requires_grad_(False)
+        with self.training_ctx:
+            with torch.no_grad():
+                evidence.real = plain(wav)
+            evidence.fake = plain(wav_hat)
+        plain.requires_grad_(True)
+
+    def _descend(self, name, loss):
+        optimizer = self.optimizers_dict[name]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.hparams.clip_norm:
+            norm = torch.nn.utils.clip_grad_norm_(self.params[name], self.hparams.clip_norm)
+            self.sums[f"grad_{name}"] += norm.item()
+        optimizer.step()
+
+    def _save_intra_epoch_ckpt(self):
+        # SpeechBrain's own, with the step in the metadata
+        flag = sb.core.INTRA_EPOCH_CKPT_FLAG
+        self.checkpointer.save_and_keep_only(
+            meta={flag: True, "step": self.optimizer_step},
+            end_of_epoch=False,
+            num_to_keep=1,
+            ckpt_predicate=lambda checkpoint: flag in checkpoint.meta,
+        )
+
+    # ---- what is logged
+
+    def _start_counting(self):
+        self.sums, self.code_counts, self.counted, self.seconds = defaultdict(float), 0, 0, 0.0
+        self.waited, self.counting_since = 0.0, time.perf_counter()
+        self.idle_since = self.counting_since
+
+    def _count(self, wav, codes, terms):
+        hp = self.hparams
+        for name, value in terms.items():
+            self.sums[name] += value.item()
+        self.code_counts = self.code_counts + count_codes(codes, hp.codebook_size)
+        self.counted += 1
+        self.seconds += wav.shape[0] * wav.shape[-1] / hp.sample_rate
+        if self.optimizer_step % hp.log_steps == 0:
+            self._log()
+
+    def _log(self):
+        hp, step = self.hparams, self.optimizer_step
+        took = time.perf_counter() - self.counting_since
+        perplexity, usage = perplexity_and_usage(self.code_counts)
+        values = {name: value / self.counted for name, value in self.sums.items()}
+        values |= {"lr": self.optimizers_dict["codec"].param_groups[0]["lr"], "speech_per_second": self.seconds / took}
+        values |= {"perplexity": perplexity.min().item(), "usage": usage.min().item(), "wait": self.waited / took}
+        if if_main_process():
+            self.journal.scalars(step, "train", values)
+            left = (hp.total_steps - step) * took / self.counted
+            self.journal.say(
+                f"step {step}/{hp.total_steps}  total {values['total']:.3f}  mel {values.get('mel', 0):.3f}  "
+                f"perplexity {values['perplexity']:.0f}/{hp.codebook_size}  {values['speech_per_second']:.1f} s of "
+                f"speech/s  ETA {int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}"
+            )
+        if step > hp.collapse_after and values["perplexity"] < hp.min_perplexity:
+            raise UserError(
+                f"step {step}: the codebook has collapsed (perplexity {values['perplexity']:.2f} of {hp.codebook_size}); "
+                "try a lower lr, codebook_update: ema, or a smaller restart_after"
+            )
+        self._start_counting()
+
+    # ---- validation
+
+    def on_stage_start(self, stage, epoch):
+        self.valid_sums, self.valid_count, self.example = defaultdict(float), 0, None
+
+    def evaluate_batch(self, batch, stage):
+        wav, prompt = batch[0].to(self.device), batch[1].to(self.device)
+        with self.evaluation_ctx:
+            output = self.modules.codec(wav, prompt)
+            total, terms = self.hparams.losses(Evidence(wav, output))
+        for name, value in {"total": total, **terms}.items():
+            self.valid_sums[name] += float(value)
+        self.valid_count += 1
+        if self.example is None:
+            self.example = wav[0].cpu(), output.wav_hat[0].float().cpu()
+        return total
+
+    def on_stage_end(self, stage, stage_loss, epoch):
+        if stage != sb.Stage.VALID:
+            return
+        values = {name: value / self.valid_count for name, value in self.valid_sums.items()}
+        step, hp = self.optimizer_step, self.hparams
+        score = values[hp.score]
+        if if_main_process():
+            self.journal.scalars(step, "valid", values)
+            self.journal.say(f"epoch {epoch}, step {step}: validation " + " ".join(f"{k} {v:.4f}" for k, v in values.items()))
+            for name, wav in zip(("reference", "decoded"), self.example, strict=True):
+                self.journal.speech(step, name, wav, hp.sample_rate)
+        self.checkpointer.save_and_keep_only(
+            meta={"score": score, "step": step, "epoch": epoch},
+            num_to_keep=hp.keep_checkpoints,
+            importance_keys=[ckpt_recency],
+            min_keys=["score"],
+        )
+        self._start_counting()  # validation and saving are not training time
+
+
+def count_codes(codes, codebook_size):
+    """How often each entry was sent: codes `[B, K, T]` -> `[K, codebook_size]` float."""
+    return torch.stack([torch.bincount(k.flatten(), minlength=codebook_size) for k in codes.unbind(1)]).float().cpu()
+
+
+def perplexity_and_usage(counts):
+    """exp(entropy) of the codes and the share of entries used, both `[K]`, from counts `[K, codebook_size]`."""
+    p = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    return torch.special.entr(p).sum(1).exp(), (counts > 0).float().mean(1)
+
+
+def _save_state(obj, path):
+    torch.save(obj.state_dict(), path)
+
+
+def _load_state(obj, path, end_of_epoch):
+    obj.load_state_dict(torch.load(path, weights_only=True))
+
+
+_PLAIN_STATE = {"custom_save_hook": _save_state, "custom_load_hook": _load_state}

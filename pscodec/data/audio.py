@@ -1,0 +1,119 @@
+"""Audio in and out, through soundfile only: mono float32 tensors on one side, files on the other."""
+
+import io
+import math
+import os
+import subprocess
+
+import numpy as np
+import soundfile
+import torch
+import torchaudio
+
+from pscodec.utils.errors import UserError
+from pscodec.utils.files import atomic_path
+
+LOUDEST = 8.0  # a float file may pass 1.0 a little; beyond this its samples are not scaled to [-1, 1] at all
+
+
+class Pipe(str):
+    """A path that is a shell command, `cmd |`, writing a recording to its standard output. Only what is marked so runs."""
+
+
+def load_audio(path, sample_rate=None, start=0.0, end=None):
+    """Read a recording, or `start` to `end` seconds of it, as `(wav, sample_rate)`: `[1, L]` float32 in [-1, 1].
+
+    Channels are averaged to mono. With `sample_rate` (Hz) the signal is resampled to it (see `resample`), else it comes
+    at its own rate. Only the asked stretch is read; `end` past the end of the file means the end. Samples of float
+    files beyond full scale are clipped. Silence and short stretches are allowed.
+
+    A `Pipe`, which comes from `read_data_dir(..., allow_pipes=True)` alone, is run each time.
+
+    Raises UserError naming the file: missing, not audio, empty (in that stretch), with NaN or infinite samples, or
+    with samples that are not scaled to [-1, 1].
+    """
+    if not 0.0 <= start < math.inf or (end is not None and not end > start):
+        raise UserError(f"{path}: no such stretch, from {start} to {end} seconds")
+    source = _run_pipe(path) if isinstance(path, Pipe) else _existing(path)
+    try:
+        with soundfile.SoundFile(source) as file:
+            native, frames = file.samplerate, file.frames
+            first = round(start * native)
+            last = frames if end is None else min(round(end * native), frames)
+            if last <= first:
+                nothing = f"no audio after {start} s (it has {frames / native:.3f} s)"
+                raise UserError(f"{path}: {nothing if frames else 'empty audio file'}")
+            file.seek(first)
+            samples = file.read(last - first, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, MemoryError) as error:
+        raise _unreadable(path, error) from None
+    if len(samples) == 0:
+        raise UserError(f"{path}: no audio where its header promises some (truncated file?)")
+    mono = samples.mean(axis=1, dtype=np.float32)
+    loudest = np.abs(mono).max()
+    if not np.isfinite(loudest):
+        raise UserError(f"{path}: NaN or infinite samples")
+    if loudest > LOUDEST:
+        raise UserError(f"{path}: samples up to {loudest:.0f}, not scaled to [-1, 1]")
+    wav = torch.from_numpy(mono)[None]
+    if sample_rate is not None and sample_rate != native:
+        wav, native = resample(wav, native, sample_rate), sample_rate
+    return wav.clamp_(-1.0, 1.0), native
+
+
+def recording_seconds(path):
+    """Length of a recording in seconds, from its header. Raises UserError naming the file."""
+    if isinstance(path, Pipe):
+        raise UserError(f"{path}: the length of a pipe is not known beforehand; add utt2dur to the data folder")
+    try:
+        info = soundfile.info(_existing(path))
+    except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
+        raise _unreadable(path, error) from None
+    return info.frames / info.samplerate
+
+
+def _unreadable(path, error):
+    return UserError(f"{path}: not readable as audio ({' '.join(str(error).split())})")
+
+
+def _existing(path):
+    if not os.path.exists(path):
+        raise UserError(f"{path}: no such audio file")
+    if os.path.isdir(path):
+        raise UserError(f"{path}: a folder, not an audio file")
+    return os.fspath(path)
+
+
+def _run_pipe(path):
+    command = str(path).rstrip().rstrip("|")
+    done = subprocess.run(command, shell=True, capture_output=True, check=False)
+    if done.returncode != 0 or not done.stdout:
+        why = (done.stderr.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
+        raise UserError(f"{path}: the command failed with status {done.returncode} ({why})")
+    return io.BytesIO(done.stdout)
+
+
+def save_audio(path, wav, sample_rate):
+    """Write `wav`, `[1, L]` or `[L]`, to a 16-bit mono WAV file, atomically; samples are clipped to [-1, 1].
+
+    Raises UserError for NaN or infinite samples and for more than one channel.
+    """
+    samples = torch.as_tensor(wav).detach().float().cpu()
+    if samples.dim() == 2 and samples.shape[0] == 1:
+        samples = samples[0]
+    if samples.dim() != 1:
+        raise UserError(f"{path}: expected one channel, [1, L] or [L], got {list(samples.shape)}")
+    if not torch.isfinite(samples).all():
+        raise UserError(f"{path}: NaN or infinite samples are not written")
+    # Scaled and rounded here: libsndfile's own conversion from float truncates in some formats and versions.
+    integers = (samples.clamp(-1.0, 1.0) * 32768.0).round().clamp(-32768, 32767).to(torch.int16)
+    with atomic_path(path) as partial:
+        soundfile.write(partial, integers.numpy(), sample_rate, subtype="PCM_16", format="WAV")
+
+
+def resample(wav, orig, new):
+    """Resample `wav` `[..., L]` from `orig` to `new` Hz: `[..., ceil(L * new / orig)]`.
+
+    torchaudio.functional.resample with its defaults: windowed-sinc (Hann, 6 zero crossings, roll-off 0.99).
+    """
+    return wav if orig == new else torchaudio.functional.resample(wav, orig, new)

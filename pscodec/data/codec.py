@@ -1,0 +1,156 @@
+"""Training and validation examples of a codec: a segment of speech and a prompt of the same speaker.
+
+Every random choice is a function of (seed, pass over the data, utterance), so that a resumed run draws what an
+unbroken one would have drawn, whatever the number of loader workers.
+"""
+
+import zlib
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from pscodec.data.audio import load_audio
+from pscodec.data.kaldi import load_matrices, read_data_dir
+from pscodec.types import Prompt
+from pscodec.utils.errors import UserError
+
+FRAME_SHIFT = 0.01  # seconds, of both prompt features
+
+
+class SegmentPromptDataset(Dataset):
+    """Items are asked for as (pass, index) and come as a dict of `wav` `[1, L]` and the prompt's features.
+
+    `data_dir`: a Kaldi data dir with `mel.scp`, and `fbank.scp` or `xvector.scp` as `voiceprint` says:
+    `crop` gives the FBank of the prompt crop, for CAM++ to run in the step (the paper); `utterance` gives CAM++'s
+    vector of the whole prompt utterance, computed once in stage 2; `none` gives neither.
+    `segment`, `prompt`: seconds. The two do not overlap where the utterance is long enough for both; shorter ones are
+    repeated, never padded with silence (padding would corrupt CAM++'s statistics).
+    `prompt_from`: `self` (the paper's training) or `speaker` (another utterance of the speaker where there is one).
+    """
+
+    def __init__(
+        self,
+        data_dir,
+        sample_rate=24000,
+        segment=1.0,
+        prompt=3.0,
+        prompt_from="self",
+        voiceprint="crop",
+        seed=0,
+        max_utts=None,
+    ):
+        if prompt_from not in ("self", "speaker"):
+            raise UserError(f"prompt_from is self or speaker, not {prompt_from!r}")
+        if voiceprint not in ("crop", "utterance", "none"):
+            raise UserError(f"voiceprint is crop, utterance or none, not {voiceprint!r}")
+        self.sample_rate, self.segment, self.prompt = sample_rate, segment, prompt
+        self.prompt_from, self.voiceprint, self.seed = prompt_from, voiceprint, seed
+        self.mels = load_matrices(f"{data_dir}/mel.scp")
+        self.fbanks = load_matrices(f"{data_dir}/fbank.scp") if voiceprint == "crop" else None
+        self.xvectors = load_matrices(f"{data_dir}/xvector.scp") if voiceprint == "utterance" else None
+        with_features = [f for f in (self.mels, self.fbanks, self.xvectors) if f is not None]
+        self.utterances = {
+            u: x for u, x in read_data_dir(data_dir).items() if all(u in features for features in with_features)
+        }
+        if not self.utterances:
+            raise UserError(f"{data_dir}: no utterance has audio and features; run stages 1 and 2")
+        self.of_speaker = {}
+        for utterance in self.utterances.values():
+            self.of_speaker.setdefault(utterance.spk, []).append(utterance.utt)
+        self.utts = list(self.utterances)
+        if max_utts and max_utts < len(self.utts):
+            # spread over the speakers, whose utterances are neighbours in a sorted list
+            self.utts = [self.utts[i * len(self.utts) // max_utts] for i in range(max_utts)]
+
+    def __len__(self):
+        return len(self.utts)
+
+    def __getitem__(self, key):
+        number, index = key
+        utterance = self.utterances[self.utts[index]]
+        rng = np.random.default_rng([self.seed, number, zlib.crc32(utterance.utt.encode())])
+        spare = max(0.0, utterance.duration - self.segment)
+        offset = rng.uniform(0, spare)
+        item = {"wav": self._segment(utterance, offset)}
+
+        other = utterance.utt
+        if self.prompt_from == "speaker":
+            candidates = [u for u in self.of_speaker[utterance.spk] if u != utterance.utt]
+            other = candidates[rng.integers(len(candidates))] if candidates else other
+        avoid = (offset, offset + self.segment) if other == utterance.utt else None
+        place = rng.uniform()
+        item["mel"] = self._crop(self.mels[other], place, avoid)
+        if self.fbanks is not None:
+            item["fbank"] = self._crop(self.fbanks[other], place, avoid)
+        if self.xvectors is not None:
+            item["voiceprint"] = torch.from_numpy(np.array(self.xvectors[other], dtype=np.float32))
+        return item
+
+    def _segment(self, utterance, offset):
+        start = utterance.start + offset
+        end = min(start + self.segment, utterance.start + utterance.duration)
+        wav, _ = load_audio(utterance.path, self.sample_rate, start, end)
+        length = round(self.segment * self.sample_rate)
+        return wav.repeat(1, -(-length // wav.shape[1]))[:, :length]
+
+    def _crop(self, features, place, avoid):
+        """`prompt` seconds of `features` `[F, 80]`, as `[80, F']`, at `place` in 0..1 of the room there is."""
+        frames = round(self.prompt / FRAME_SHIFT)
+        total = len(features)
+        if total <= frames:
+            crop = np.concatenate([features] * -(-frames // total))[:frames]
+        else:
+            starts = np.arange(total - frames + 1)
+            if avoid is not None:
+                begin, end = (round(t / FRAME_SHIFT) for t in avoid)
+                free = starts[(starts + frames <= begin) | (starts >= end)]
+                starts = free if len(free) else starts
+            start = starts[min(int(place * len(starts)), len(starts) - 1)]
+            crop = features[start : start + frames]
+        return torch.from_numpy(np.ascontiguousarray(crop.T, dtype=np.float32))
+
+
+class Batches(Sampler):
+    """Batches of (pass, index) keys: shuffled passes over `n` items, strung together and cut into epochs.
+
+    `steps` batches an epoch (None: one pass, its last incomplete batch dropped). The order is a function of (seed,
+    pass). `skip` batches of the next epoch are left out: a resumed run sets it to the step it had reached.
+    `rank`, `world`: this process takes every `world`-th batch of a global batch `world` times as large.
+    """
+
+    def __init__(self, n, batch_size, steps=None, seed=0, shuffle=True, rank=0, world=1):
+        if n < 1:
+            raise UserError("no utterances to train on")
+        self.n, self.batch_size, self.seed, self.shuffle = n, batch_size, seed, shuffle
+        self.rank, self.world = rank, world
+        self.steps = steps or max(1, n // (batch_size * world))
+        self.epoch, self.skip = 1, 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __len__(self):
+        return self.steps
+
+    def __iter__(self):
+        first, self.skip = self.skip, 0
+        orders = {}
+        for step in range(first, self.steps):
+            begin = (((self.epoch - 1) * self.steps + step) * self.world + self.rank) * self.batch_size
+            batch = []
+            for position in range(begin, begin + self.batch_size):
+                number, place = divmod(position, self.n)
+                if number not in orders:
+                    orders = {number - 1: orders.get(number - 1), number: self._order(number)}
+                batch.append((number, int(orders[number][place])))
+            yield batch
+
+    def _order(self, number):
+        return np.random.default_rng([self.seed, number]).permutation(self.n) if self.shuffle else np.arange(self.n)
+
+
+def collate(items):
+    """Items of `SegmentPromptDataset` -> (`wav` `[B, 1, L]`, `Prompt`)."""
+    stacked = {name: torch.stack([item[name] for item in items]) for name in items[0]}
+    return stacked.pop("wav"), Prompt(**stacked)

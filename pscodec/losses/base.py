@@ -1,0 +1,28 @@
+"""Named losses and their weights."""
+
+from torch import nn
+
+
+class WeightedSum(nn.Module):
+    """`terms` (name -> loss over types.Evidence) and `weights` (name -> lambda).
+
+    Called with the evidence it returns (total, terms): total is the sum of weight * term, terms the unweighted
+    scalars by name. A weight of 0 means computed and logged, not trained. Losses marked `adversarial` wait until
+    there are discriminators.
+    """
+
+    def __init__(self, terms, weights):
+        super().__init__()
+        if set(terms) != set(weights):
+            raise ValueError(f"losses {sorted(terms)} and weights {sorted(weights)} do not match")
+        self.terms, self.weights = nn.ModuleDict(terms), dict(weights)
+
+    def forward(self, evidence):
+        total, values = 0.0, {}
+        for name, loss in self.terms.items():
+            if getattr(loss, "adversarial", False) and evidence.fake is None:
+                continue
+            values[name] = loss(evidence)
+            if self.weights[name]:
+                total = total + self.weights[name] * values[name]
+        return total, {name: value.detach() for name, value in values.items()}

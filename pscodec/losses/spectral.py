@@ -1,0 +1,24 @@
+"""Reconstruction losses: L_r of PSCodec, eq. (8), whose two terms are logged apart."""
+
+import torch.nn.functional as F
+from torch import nn
+
+from pscodec.features import LogMel
+
+
+class WavL1(nn.Module):
+    """Mean absolute difference of the waveforms."""
+
+    def forward(self, evidence):
+        return F.l1_loss(evidence.output.wav_hat.float(), evidence.wav)
+
+
+class MultiMelL1(nn.Module):
+    """Sum over window lengths (samples, hop a quarter) of the mean absolute difference of log-Mel spectrograms."""
+
+    def __init__(self, sample_rate=24000, windows=(256, 512, 1024, 2048, 4096), n_mels=80):
+        super().__init__()
+        self.mels = nn.ModuleList(LogMel(sample_rate, w, w // 4, n_mels) for w in windows)
+
+    def forward(self, evidence):
+        return sum(F.l1_loss(mel(evidence.output.wav_hat), mel(evidence.wav)) for mel in self.mels)

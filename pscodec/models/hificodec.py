@@ -1,0 +1,81 @@
+"""HifiCodec's encoder and decoder, the backbone of PSCodec and TiCodec.
+
+Source: Yang et al., HiFi-Codec (2023) and its public 24 kHz configuration; the decoder is HiFi-GAN V1's generator.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pscodec.layers.conv import conv, upsample
+from pscodec.layers.hifigan import MRF, SLOPE
+
+
+class Encoder(nn.Module):
+    """`wav` `[B, 1, L]` -> `z` `[B, latent_dim, L / hop_length]`, L a multiple of the product of `strides`.
+
+    `width` channels after the first convolution, doubled by every block; the kernels of the strided convolutions are
+    twice their strides unless `down_kernels` says otherwise.
+    """
+
+    def __init__(
+        self,
+        latent_dim=512,
+        width=32,
+        strides=(2, 4, 5, 8),
+        down_kernels=None,
+        kernels=(11, 7, 3),
+        dilations=(1, 3, 5),
+        norm="none",
+    ):
+        super().__init__()
+        down_kernels = down_kernels or [2 * s for s in strides]
+        self.hop_length = math.prod(strides)
+        self.first = conv(1, width, 7)
+        self.downs, self.mrfs = nn.ModuleList(), nn.ModuleList()
+        for stride, kernel in zip(strides, down_kernels, strict=True):
+            self.downs.append(conv(width, 2 * width, kernel, stride))
+            width *= 2
+            self.mrfs.append(MRF(width, kernels, dilations, norm))
+        self.last = conv(width, latent_dim, 3, weight_norm=False)
+
+    def forward(self, wav):
+        x = self.first(wav)
+        for down, mrf in zip(self.downs, self.mrfs, strict=True):
+            x = mrf(down(F.leaky_relu(x, SLOPE)))
+        return self.last(F.leaky_relu(x))  # slope 0.01 here, as in the public code
+
+
+class Decoder(nn.Module):
+    """`z` `[B, latent_dim, T]` -> `wav_hat` `[B, 1, T * product of strides]` in [-1, 1].
+
+    `width` channels after the first convolution, halved by every block.
+    """
+
+    def __init__(
+        self,
+        latent_dim=512,
+        width=512,
+        strides=(4, 4, 4, 5),
+        up_kernels=None,
+        kernels=(3, 7, 11),
+        dilations=(1, 3, 5),
+    ):
+        super().__init__()
+        up_kernels = up_kernels or [2 * s for s in strides]
+        self.hop_length = math.prod(strides)
+        self.first = conv(latent_dim, width, 7)
+        self.ups, self.mrfs = nn.ModuleList(), nn.ModuleList()
+        for stride, kernel in zip(strides, up_kernels, strict=True):
+            self.ups.append(upsample(width, width // 2, stride, kernel))
+            width //= 2
+            self.mrfs.append(MRF(width, kernels, dilations))
+        self.last = conv(width, 1, 7)
+
+    def forward(self, z):
+        x = self.first(z)
+        for up, mrf in zip(self.ups, self.mrfs, strict=True):
+            x = mrf(up(F.leaky_relu(x, SLOPE)))
+        return torch.tanh(self.last(F.leaky_relu(x)).float())

@@ -1,0 +1,94 @@
+"""One codebook: nearest entry by Euclidean distance, with its ways of learning and of staying alive.
+
+Sources: van den Oord et al., VQ-VAE (2017) for `grad` and `ema`; Zeghidour et al., SoundStream (2021), section III-C,
+for the k-means start and the restart of entries that are no longer chosen.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Codebook(nn.Module):
+    """`size` entries of `dim` numbers. Called with vectors `[N, dim]` it returns codes `[N]` int64.
+
+    `update`: `grad` learns the entries from the codebook loss (HifiCodec, PSCodec eq. 10), `ema` moves them to the
+    running mean of the vectors they answer for (decay `decay`).
+    `kmeans_steps` > 0 starts from k-means over the first training batch, 0 from U(-1/size, 1/size).
+    `restart_after` > 0 replaces an entry unused for that many training steps by a random vector of the batch.
+    """
+
+    def __init__(self, size, dim, update="grad", decay=0.99, kmeans_steps=10, restart_after=200):
+        super().__init__()
+        if update not in ("grad", "ema"):
+            raise ValueError(f"a codebook's update is grad or ema, not {update!r}")
+        self.size, self.update, self.decay = size, update, decay
+        self.kmeans_steps, self.restart_after = kmeans_steps, restart_after
+        self.entries = nn.Parameter(torch.empty(size, dim).uniform_(-1 / size, 1 / size), update == "grad")
+        self.register_buffer("started", torch.tensor(kmeans_steps == 0))
+        self.register_buffer("idle", torch.zeros(size, dtype=torch.long))  # training steps since each was last chosen
+        if update == "ema":
+            self.register_buffer("counts", torch.ones(size))
+            self.register_buffer("sums", self.entries.detach().clone())
+
+    def forward(self, x):
+        x = x.detach().float()
+        if self.training and not self.started:
+            self._start(x)
+        codes = self.nearest(x)
+        if self.training:
+            self._learn(x, codes)
+        return codes
+
+    @torch.no_grad()
+    def nearest(self, x):
+        """Codes `[N]` of the entries nearest to `x` `[N, dim]` (float32, whatever autocast says)."""
+        with torch.autocast(x.device.type, enabled=False):
+            entries = self.entries.float()
+            # |x - e|^2 less |x|^2, which is the same for every entry
+            return (entries.pow(2).sum(1) - 2 * x.float() @ entries.T).argmin(1)
+
+    def lookup(self, codes):
+        """Entries `[..., dim]` of `codes` `[...]`; differentiable with respect to the entries."""
+        return F.embedding(codes, self.entries)
+
+    @torch.no_grad()
+    def _start(self, x):
+        centres = self._draw(x, self.size)
+        for _ in range(self.kmeans_steps):
+            nearest = torch.cdist(x, centres).argmin(1)
+            counts = torch.bincount(nearest, minlength=self.size).unsqueeze(1)
+            means = torch.zeros_like(centres).index_add_(0, nearest, x) / counts.clamp(min=1)
+            centres = torch.where(counts > 0, means, centres)
+        self.entries.copy_(centres)
+        if self.update == "ema":
+            self.sums.copy_(centres)
+        self.started.fill_(True)
+
+    @torch.no_grad()
+    def _learn(self, x, codes):
+        chosen = torch.bincount(codes, minlength=self.size)
+        if self.update == "ema":
+            self.counts.lerp_(chosen.float(), 1 - self.decay)
+            self.sums.lerp_(torch.zeros_like(self.sums).index_add_(0, codes, x), 1 - self.decay)
+            self.entries.copy_(self.sums / self.counts.clamp(min=1e-5).unsqueeze(1))
+        self.idle.add_(1).masked_fill_(chosen > 0, 0)
+        if self.restart_after:
+            self._restart(x)
+
+    def _restart(self, x):
+        dead = (self.idle >= self.restart_after).nonzero().squeeze(1)
+        if len(dead) == 0:
+            return
+        fresh = self._draw(x, len(dead))
+        self.entries.data[dead] = fresh
+        self.idle[dead] = 0
+        if self.update == "ema":
+            self.counts[dead] = 1.0
+            self.sums[dead] = fresh
+
+    @staticmethod
+    def _draw(x, n):
+        """`n` random rows of `x`, repeated only where it has fewer."""
+        order = torch.randperm(len(x), device=x.device)
+        return x[order.repeat(-(-n // len(x)))[:n]]

@@ -1,0 +1,96 @@
+"""Residual vector quantization, plain and in groups (GRVQ).
+
+Sources: Zeghidour et al., SoundStream (2021), algorithm 1; Yang et al., HiFi-Codec (2023), section 2.2, for the groups.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pscodec.quantizers.codebook import Codebook
+from pscodec.types import Quantized
+
+
+class ResidualVQ(nn.Module):
+    """`n_residual` codebooks, each coding what the ones before left over. `z` `[B, D, T]`, codes `[B, n_residual, T]`.
+
+    `codebook_dim` below `dim` looks the entries up in a learned projection of that width (0: none).
+    The loss is, averaged over the layers, |sg(r) - e|^2 + `commitment` * |r - sg(e)|^2, element means; with `ema`
+    codebooks only the second term.
+    `residual_grad`: `all` lets every layer's commitment reach the encoder; `first` is the public HifiCodec's
+    behaviour, where the straight-through estimate cancels the gradient of every residual after the first.
+    """
+
+    def __init__(
+        self, dim, codebook_size=512, n_residual=1, codebook_dim=0, commitment=0.25, residual_grad="all", **codebook
+    ):
+        super().__init__()
+        if residual_grad not in ("all", "first"):
+            raise ValueError(f"residual_grad is all or first, not {residual_grad!r}")
+        self.commitment, self.residual_grad = commitment, residual_grad
+        width = codebook_dim or dim
+        self.project_in = nn.Linear(dim, width) if width != dim else nn.Identity()
+        self.project_out = nn.Linear(width, dim) if width != dim else nn.Identity()
+        self.layers = nn.ModuleList(Codebook(codebook_size, width, **codebook) for _ in range(n_residual))
+
+    @property
+    def n_q(self):
+        return len(self.layers)
+
+    def forward(self, z):
+        x = residual = self.project_in(z.transpose(1, 2)).float()
+        total, codes, loss = 0, [], 0
+        for layer in self.layers:
+            chosen = layer(residual.flatten(0, 1)).view(residual.shape[:2])
+            entry = layer.lookup(chosen)
+            loss = loss + self.commitment * F.mse_loss(residual, entry.detach())
+            if layer.update == "grad":
+                loss = loss + F.mse_loss(entry, residual.detach())
+            total = total + entry.detach()
+            residual = residual - entry.detach()
+            if self.residual_grad == "first":
+                residual = residual.detach()
+            codes.append(chosen)
+        z_q = self.project_out(x + (total - x).detach()).transpose(1, 2)  # straight-through
+        return Quantized(z_q, torch.stack(codes, 1), loss / self.n_q)
+
+    def decode(self, codes):
+        """Codes `[B, n_residual, T]` -> `z_q` `[B, D, T]`."""
+        total = sum(layer.lookup(codes[:, k]) for k, layer in enumerate(self.layers))
+        return self.project_out(total).transpose(1, 2)
+
+
+class GroupResidualVQ(nn.Module):
+    """The channels in `n_groups` equal parts, a `ResidualVQ` each. Codes `[B, n_groups * n_residual, T]`, group by group."""
+
+    def __init__(self, dim, n_groups=1, **residual):
+        super().__init__()
+        if dim % n_groups:
+            raise ValueError(f"{dim} channels do not divide into {n_groups} groups")
+        self.groups = nn.ModuleList(ResidualVQ(dim // n_groups, **residual) for _ in range(n_groups))
+
+    @property
+    def n_q(self):
+        return sum(group.n_q for group in self.groups)
+
+    @property
+    def codebook_size(self):
+        return self.groups[0].layers[0].size
+
+    @property
+    def codebooks(self):
+        """Every `Codebook`, in the order of the codes."""
+        return [layer for group in self.groups for layer in group.layers]
+
+    def forward(self, z):
+        parts = [group(part) for group, part in zip(self.groups, z.chunk(len(self.groups), 1), strict=True)]
+        return Quantized(
+            torch.cat([p.z_q for p in parts], 1),
+            torch.cat([p.codes for p in parts], 1),
+            sum(p.loss for p in parts) / len(parts),
+        )
+
+    def decode(self, codes):
+        """Codes `[B, n_q, T]` -> `z_q` `[B, D, T]`."""
+        parts = codes.chunk(len(self.groups), 1)
+        return torch.cat([group.decode(part) for group, part in zip(self.groups, parts, strict=True)], 1)

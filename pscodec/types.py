@@ -1,0 +1,58 @@
+"""What crosses a file boundary has a name. Shapes: B batch, L samples, T latent frames, F feature frames, D, K = n_q."""
+
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+
+@dataclass
+class Prompt:
+    """Features of an utterance of the speaker.
+
+    `fbank` `[B, 80, F]` (Kaldi, 16 kHz) feeds CAM++; `mel` `[B, 80, F']` (log-Mel, codec rate) feeds MelP-Enc.
+    `voiceprint` `[B, 192]` is CAM++'s output where it was computed beforehand; then `fbank` is not needed.
+    """
+
+    fbank: Tensor | None = None
+    mel: Tensor | None = None
+    voiceprint: Tensor | None = None
+
+    def to(self, device):
+        moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if v is not None}
+        return replace(self, **moved)
+
+
+@dataclass
+class Quantized:
+    """A quantizer's answer: `z_q` `[B, D, T]` (straight-through in training), `codes` `[B, K, T]` int64, `loss` scalar."""
+
+    z_q: Tensor
+    codes: Tensor
+    loss: Tensor
+
+
+@dataclass
+class CodecOutput:
+    """A codec's forward pass: `wav_hat` `[B, 1, L]`, the quantizer's answer, and named latents for losses and figures."""
+
+    wav_hat: Tensor
+    quantized: Quantized
+    latents: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Judged:
+    """What discriminators say of one signal: `logits`, one tensor a sub-discriminator; `fmaps`, a list of layers each."""
+
+    logits: list[Tensor]
+    fmaps: list[list[Tensor]]
+
+
+@dataclass
+class Evidence:
+    """All that a loss may look at: the reference, the codec's output, and the discriminators on both."""
+
+    wav: Tensor
+    output: CodecOutput
+    real: Judged | None = None
+    fake: Judged | None = None

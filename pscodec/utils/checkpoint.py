@@ -1,0 +1,92 @@
+"""Checkpoints that are whole or not there at all, and the random state they need."""
+
+import os
+import shutil
+import uuid
+
+import torch
+from speechbrain.utils import checkpoints as sb
+from speechbrain.utils.distributed import if_main_process
+
+from pscodec.utils.errors import UserError
+
+
+class AtomicCheckpointer(sb.Checkpointer):
+    """SpeechBrain's checkpointer, which writes its metadata first and so lists half-written folders, made atomic.
+
+    A checkpoint is written to a hidden folder, flushed to the disk and renamed. A full disk or a kill leaves the
+    earlier checkpoints as they were; hidden leftovers are removed at the next save.
+    """
+
+    def save_checkpoint(self, meta=None, end_of_epoch=True, name=None, **kwargs):
+        if if_main_process():
+            for leftover in self.checkpoints_dir.glob(".partial-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+        partial = None
+        try:
+            saved = super().save_checkpoint(meta or {}, end_of_epoch, name, **kwargs)
+            partial = saved and saved.path
+        except BaseException:
+            for leftover in self.checkpoints_dir.glob(".partial-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            raise
+        if partial is None:  # not the main process
+            return None
+        for file in partial.iterdir():
+            with open(file, "rb") as f:
+                os.fsync(f.fileno())
+        final = self.checkpoints_dir / partial.name.removeprefix(".partial-")
+        os.rename(partial, final)
+        paramfiles = {k: final / p.name for k, p in saved.paramfiles.items()}
+        return sb.Checkpoint(final, saved.meta, paramfiles)
+
+    def _new_checkpoint_dirpath(self):
+        # SpeechBrain names by the second; two saves within one second need the suffix
+        return self.checkpoints_dir / f".partial-{super()._new_checkpoint_dirpath().name}+{uuid.uuid4().hex[:4]}"
+
+    def _custom_checkpoint_dirpath(self, name):
+        return self.checkpoints_dir / f".partial-{super()._custom_checkpoint_dirpath(name).name}"
+
+
+@sb.register_checkpoint_hooks
+class RandomState:
+    """The generators that training draws from (dropout, restarts of dead codes), as a part of the checkpoint."""
+
+    @sb.mark_as_saver
+    def save(self, path):
+        torch.save({"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}, path)
+
+    @sb.mark_as_loader
+    def load(self, path, end_of_epoch):
+        state = torch.load(path, weights_only=True)
+        torch.set_rng_state(state["cpu"])
+        if len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def codec_weights(exp, which="best"):
+    """Path of the codec's weights in the checkpoint of folder `exp` that `which` (best or last) names, and its meta.
+
+    Best is the lowest validation score. Returns (path, meta), or (None, None) where there is no checkpoint.
+    """
+    checkpointer = AtomicCheckpointer(exp / "save", {}, allow_partial_load=True)
+    found = checkpointer.find_checkpoint(min_key="score" if which == "best" else None)
+    if found is None and which == "best":  # stopped before the first validation
+        found = checkpointer.find_checkpoint()
+    return (found.path / "codec.ckpt", found.meta) if found else (None, None)
+
+
+def load_weights(exp, modules, which="best"):
+    """Load `modules` (name -> Module, e.g. codec, discriminators) strictly from the experiment folder `exp`.
+
+    Returns the checkpoint's meta (step, score ...). Raises UserError where there is none or it does not fit.
+    """
+    path, meta = codec_weights(exp, which)
+    if path is None:
+        raise UserError(f"{exp}: no checkpoint; run stage 3")
+    for name, module in modules.items():
+        try:
+            module.load_state_dict(torch.load(path.with_name(f"{name}.ckpt"), map_location="cpu", weights_only=True))
+        except RuntimeError as error:
+            raise UserError(f"{path.parent}: {name} does not fit this configuration: {str(error).splitlines()[-1].strip()}") from None
+    return meta

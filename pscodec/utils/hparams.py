@@ -1,0 +1,97 @@
+"""Thin YAML: a variant says only what differs from its base, a preset lays scalars over any variant.
+
+HyperPyYAML's own overrides cannot serve as inheritance (overriding a tagged mapping with another class builds the
+base's class), so the texts are composed here, key by key, before HyperPyYAML sees them.
+"""
+
+import io
+import re
+from pathlib import Path
+
+from hyperpyyaml import load_hyperpyyaml, resolve_references
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pscodec.utils.errors import UserError
+
+
+def compose(config, presets=()):
+    """The text of `config` over its `base:` (a path beside it), under `presets`, as one YAML document (str).
+
+    Every top-level key of a variant replaces the base's key whole. Raises UserError for a missing or malformed file,
+    a key that the base does not have, or a preset value that is not a scalar or a list of scalars.
+    """
+    config = Path(config)
+    tree = _read(config)
+    layers = [(config, tree)]
+    while "base" in tree:
+        base = config.parent / tree.pop("base")
+        tree = _read(base)
+        layers.append((base, tree))
+        config = base
+    composed = layers.pop()[1]
+    for path, layer in [*reversed(layers), *((Path(p), _scalars(Path(p))) for p in presets)]:
+        for key, value in layer.items():
+            if key not in composed:
+                raise UserError(f"{path}: unknown key {key!r}{_hint(key, composed)}")
+            composed[key] = value
+    text = io.StringIO()
+    YAML().dump(composed, text)
+    return text.getvalue()
+
+
+def resolve(text, overrides=None):
+    """Lay `overrides` (dict of scalars) over composed `text` and write every reference out. Returns YAML text."""
+    keys = YAML().load(text)
+    for key in overrides or {}:
+        if key not in keys:
+            raise UserError(f"unknown option --{key}{_hint(key, keys)}")
+    return resolve_references(io.StringIO(text), overrides or {}, overrides_must_match=True).getvalue()
+
+
+def build(text):
+    """Everything that YAML `text` describes, built: a dict."""
+    return load_hyperpyyaml(io.StringIO(text))
+
+
+def build_only(text, key):
+    """Build one top-level key of resolved `text` and nothing else. Only classes of this package may be named in it.
+
+    Raises UserError where the key is missing or names foreign code: a hyperparams.yaml may come from a stranger.
+    """
+    tree = YAML().load(text)
+    if key not in tree:
+        raise UserError(f"hyperparams.yaml has no key {key!r}")
+    part = io.StringIO()
+    YAML().dump({key: tree[key]}, part)
+    foreign = [tag for tag in re.findall(r"![\w]+:?[\w.]*", part.getvalue()) if not tag.startswith("!new:pscodec.")]
+    if foreign:
+        raise UserError(f"hyperparams.yaml: {key} names {foreign[0]}, which is not a class of pscodec")
+    return build(part.getvalue())[key]
+
+
+def _read(path):
+    try:
+        tree = YAML().load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no such configuration: {path}") from None
+    except YAMLError as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: not a YAML mapping")
+    return tree
+
+
+def _scalars(path):
+    tree = _read(path)
+    for key, value in tree.items():
+        if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(x, dict | list) for x in value)):
+            raise UserError(f"{path}: {key} is not a scalar or a list of scalars, so it cannot be laid over any variant")
+    return tree
+
+
+def _hint(key, known):
+    import difflib
+
+    close = difflib.get_close_matches(key, [str(k) for k in known], 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

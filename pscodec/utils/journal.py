@@ -1,0 +1,55 @@
+"""What a training run tells: lines on the terminal and in train_log.txt, curves.tsv, TensorBoard."""
+
+import time
+from pathlib import Path
+
+from pscodec.utils.files import write_text
+
+
+class Journal:
+    """Writes into the experiment folder `exp`. `resume_step`: rows of curves.tsv past it are dropped (they will come again)."""
+
+    header = "step\tset\tname\tvalue\n"
+
+    def __init__(self, exp, resume_step=0):
+        self.exp = Path(exp)
+        self.curves = self.exp / "curves.tsv"
+        rows = self.curves.read_text().splitlines(keepends=True)[1:] if self.curves.exists() else []
+        kept = [row for row in rows if row.endswith("\n") and int(row.split("\t")[0]) <= resume_step]
+        write_text(self.curves, self.header + "".join(kept))
+        self.board = self._board(resume_step)
+
+    def _board(self, resume_step):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self.say("TensorBoard is not installed; curves go to curves.tsv only")
+            return None
+        return SummaryWriter(self.exp / "tensorboard", purge_step=resume_step + 1)
+
+    def say(self, line):
+        """One line for the reader, with the time in the log file."""
+        print(line, flush=True)
+        with open(self.exp / "train_log.txt", "a", encoding="utf-8") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def scalars(self, step, stage, values):
+        """`values` (name -> number) of `stage` (train or valid) after `step` steps."""
+        with open(self.curves, "a", encoding="utf-8") as file:
+            file.writelines(f"{step}\t{stage}\t{name}\t{value:.6g}\n" for name, value in values.items())
+        if self.board:
+            for name, value in values.items():
+                self.board.add_scalar(f"{stage}/{name}", value, step)
+
+    def speech(self, step, name, wav, sample_rate):
+        """`wav` `[1, L]`: the sound and its spectrogram."""
+        if not self.board:
+            return
+        from pscodec.utils.plot import spectrogram_figure
+
+        self.board.add_audio(name, wav, step, sample_rate)
+        self.board.add_figure(name, spectrogram_figure([(name, wav[0].numpy())], sample_rate), step)
+
+    def close(self):
+        if self.board:
+            self.board.close()

@@ -1,0 +1,110 @@
+"""Figures: spectrograms side by side, training curves, codebook use. Colours that colour-blind readers can tell apart."""
+
+import contextlib
+
+import numpy as np
+
+from pscodec.utils.files import atomic_path
+
+BLUE, ORANGE = "#0072B2", "#E69F00"  # Okabe & Ito
+THEMES = {
+    "light": {"text": "#1f2933", "grid": "#e4e7eb", "edge": "#9aa5b1", "back": "#ffffff"},
+    "dark": {"text": "#e4e7eb", "grid": "#323f4b", "edge": "#7b8794", "back": "#171b21"},
+}
+
+
+@contextlib.contextmanager
+def _figure(path, rows, columns, size, theme):
+    """A figure of `rows` x `columns` axes (`[rows, columns]` array), written to `path` as PNG at the end."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    colours = THEMES[theme]
+    style = {
+        "font.size": 9,
+        "axes.titlesize": 9.5,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": colours["edge"],
+        "figure.facecolor": colours["back"],
+        "axes.facecolor": colours["back"],
+        "savefig.facecolor": colours["back"],
+        "grid.color": colours["grid"],
+        "legend.frameon": False,
+        **{key: colours["text"] for key in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")},
+    }
+    with pyplot.rc_context(style):
+        figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+        try:
+            yield figure, axes
+            with atomic_path(path) as partial:
+                figure.savefig(partial, dpi=130)
+        finally:
+            pyplot.close(figure)
+
+
+def spectrograms(path, levels, titles, sample_rate, hop_length, theme="light", span=80.0):
+    """Spectrograms one above the other, on one colour scale.
+
+    `levels`: arrays `[n_bins, F]` in dB, 0 Hz to Nyquist; `titles`: one each. The scale's top is the loudest point of
+    the first, the bottom `span` dB below, so that what a codec loses looks lost.
+    """
+    top = float(levels[0].max())
+    seconds = levels[0].shape[1] * hop_length / sample_rate
+    width = min(12.0, max(6.0, 2.6 * seconds))
+    with _figure(path, len(levels), 1, (width, 1.95 * len(levels) + 0.4), theme) as (figure, axes):
+        for axis, level, title in zip(axes[:, 0], levels, titles, strict=True):
+            image = axis.imshow(
+                level,
+                origin="lower",
+                aspect="auto",
+                extent=(0, level.shape[1] * hop_length / sample_rate, 0, sample_rate / 2000),
+                cmap="magma",
+                vmin=top - span,
+                vmax=top,
+                interpolation="nearest",
+            )
+            axis.set_title(title)
+            axis.set_ylabel("kHz")
+            axis.label_outer()
+        axes[-1, 0].set_xlabel("seconds")
+        figure.colorbar(image, ax=axes[:, 0], label="dB", shrink=0.7, pad=0.015, aspect=30)
+
+
+def curves(path, series, columns=4, theme="light"):
+    """Training curves, a panel a name.
+
+    `series`: `{name: {"train": (steps, values), "valid": (steps, values)}}`, either may be missing. Many points are
+    drawn faintly with their running mean on top.
+    """
+    columns = min(columns, len(series))
+    rows = -(-len(series) // columns)
+    with _figure(path, rows, columns, (2.9 * columns + 0.4, 2.05 * rows + 0.35), theme) as (figure, axes):
+        handles = {}
+        for axis, (name, sets) in zip(axes.flat, series.items(), strict=False):
+            for which, colour in (("train", BLUE), ("valid", ORANGE)):
+                if which in sets:
+                    handles[which] = _line(axis, *sets[which], colour, which)
+            axis.set_title(name)
+            axis.grid(True, linewidth=0.6)
+            axis.margins(x=0.02)
+        for axis in axes.flat[len(series) :]:
+            axis.set_visible(False)
+        for axis in axes.flat[max(0, len(series) - columns) : len(series)]:
+            axis.set_xlabel("step")
+        figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=2)
+
+
+def _line(axis, steps, values, colour, label):
+    steps, values = np.asarray(steps, dtype=float), np.asarray(values, dtype=float)
+    if len(values) < 60:
+        return axis.plot(steps, values, color=colour, linewidth=1.6, marker="o", markersize=2.6, label=label)[0]
+    width = max(3, len(values) // 40)
+    axis.plot(steps, values, color=colour, linewidth=0.6, alpha=0.3)
+    kernel = np.ones(width)
+    weight = np.convolve(np.isfinite(values), kernel, "same")
+    mean = np.convolve(np.nan_to_num(values), kernel, "same") / np.maximum(weight, 1)
+    return axis.plot(steps, mean, color=colour, linewidth=1.6, label=label)[0]

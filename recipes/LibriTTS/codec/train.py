@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Stage 3 of the codec recipe: train the codec that a YAML describes. Started again, it goes on where it stopped.
+
+    python train.py conf/pscodec_base.yaml --preset conf/presets/mini.yaml --exp exp/pscodec_base [--lr 2e-4 ...]
+
+Any scalar of conf/base.yaml can be given as an option. `--init exp/other` starts from that experiment's codec and
+discriminators. The folder then holds hyperparams.yaml (what really ran), save/theta_0.safetensors (the initial
+weights), save/CKPT*, train_log.txt, curves.tsv and tensorboard/.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+import yaml
+from safetensors.torch import save_file
+from speechbrain.utils.distributed import ddp_barrier, ddp_init_group, get_rank, if_main_process
+from speechbrain.utils.epoch_loop import EpochCounter
+from torch.utils.data import DataLoader
+
+from pscodec.brains.codec import CodecBrain
+from pscodec.data.codec import Batches, SegmentPromptDataset, collate
+from pscodec.prompts.campplus import CAMPPlus, load_campplus
+from pscodec.utils.checkpoint import AtomicCheckpointer, load_weights
+from pscodec.utils.errors import UserError, one_line_errors
+from pscodec.utils.files import atomic_path, write_text
+from pscodec.utils.hparams import build, compose, resolve
+from pscodec.utils.journal import Journal
+from pscodec.utils.precision import best_precision
+
+
+def options(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="a variant's YAML")
+    parser.add_argument("--preset", action="append", default=[], help="YAML of scalars laid over it; may be repeated")
+    parser.add_argument("--exp", required=True, type=Path, help="folder of the experiment")
+    parser.add_argument("--init", type=Path, help="experiment whose codec and discriminators to start from")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args, rest = parser.parse_known_args(argv)
+    overrides = {}
+    for flag, value in zip(rest[::2], rest[1::2], strict=False):
+        if not flag.startswith("--"):
+            raise UserError(f"expected --key value, got {flag!r}")
+        overrides[flag[2:].replace("-", "_")] = yaml.safe_load(_exponent(value))
+    if len(rest) % 2:
+        raise UserError(f"option {rest[-1]} has no value")
+    return args, overrides
+
+
+def _exponent(value):
+    """YAML 1.1 reads 1e-3 as a string; people mean a number."""
+    try:
+        float(value)
+    except ValueError:
+        return value
+    return value if "e" not in value.lower() else repr(float(value))
+
+
+def datasets(hp):
+    common = {
+        "sample_rate": hp["sample_rate"],
+        "prompt": hp["prompt"],
+        "prompt_from": hp["prompt_from"],
+        "voiceprint": hp["voiceprint"],
+        "seed": hp["seed"],
+    }
+    train = SegmentPromptDataset(hp["train_dir"], segment=hp["segment"], **common)
+    dev = SegmentPromptDataset(hp["dev_dir"], segment=hp["valid_segment"], max_utts=hp["valid_utts"], **common)
+    return train, dev
+
+
+def loaders(hp, train, dev, world):
+    if hp["batch_size"] % world:
+        raise UserError(f"batch_size {hp['batch_size']} does not divide by {world} processes")
+    size = hp["batch_size"] // world
+    batches = Batches(len(train), size, hp["steps_per_epoch"], hp["seed"], rank=get_rank() or 0, world=world)
+    # its own generator: the loader must not draw from the one that a checkpoint restores
+    common = {"collate_fn": collate, "generator": torch.Generator(), "pin_memory": torch.cuda.is_available()}
+    train_loader = DataLoader(
+        train, batch_sampler=batches, num_workers=hp["num_workers"], persistent_workers=hp["num_workers"] > 0, **common
+    )
+    size = min(size, len(dev))
+    valid_loader = DataLoader(dev, batch_sampler=Batches(len(dev), size, seed=hp["seed"], shuffle=False), **common)
+    return batches, train_loader, valid_loader
+
+
+class Recovery:
+    """A resumed run's first epoch begins at the batch after the last one that the checkpoint has seen."""
+
+    def __init__(self, brain, batches):
+        self.brain, self.batches = brain, batches
+
+    def set_epoch(self, epoch):
+        self.batches.set_epoch(epoch)
+        self.batches.skip = self.brain.step
+
+
+@one_line_errors
+def main(argv=None):
+    args, overrides = options(argv)
+    ddp_init_group({"distributed_backend": "nccl" if args.device.startswith("cuda") else "gloo"})
+    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+    text = resolve(compose(args.config, args.preset), overrides)
+    torch.manual_seed(yaml.safe_load(str(overrides.get("seed", 0))) or 0)
+    hp = build(text)
+    if if_main_process():
+        _same_model(args.exp / "hyperparams.yaml", text)
+        write_text(args.exp / "hyperparams.yaml", text)
+
+    train, dev = datasets(hp)
+    codec, discriminators = hp["codec"], hp["discriminators"]
+    if hp["voiceprint"] != "none":
+        for module in codec.modules():
+            if isinstance(module, CAMPPlus):
+                module.load_state_dict(load_campplus(hp["campplus"]).state_dict())
+    if args.init:
+        load_weights(args.init, {"codec": codec, "discriminators": discriminators})
+    theta_0 = args.exp / "save" / "theta_0.safetensors"
+    if if_main_process() and not theta_0.exists():
+        with atomic_path(theta_0) as partial:
+            save_file({k: v.contiguous() for k, v in codec.state_dict().items()}, partial)
+    ddp_barrier()
+
+    precision = hp["precision"] if hp["precision"] != "auto" else best_precision(args.device)
+    hp["losses"].to(args.device)
+    epochs = EpochCounter(math.ceil(hp["total_steps"] / (hp["steps_per_epoch"] or len(train) // hp["batch_size"] or 1)))
+    checkpointer = AtomicCheckpointer(
+        args.exp / "save", {"codec": codec, "discriminators": discriminators, "epochs": epochs}
+    )
+    brain = CodecBrain(
+        modules={"codec": codec, "discriminators": discriminators},
+        hparams=hp,
+        run_opts={"device": args.device, "precision": precision, "noprogressbar": True},
+        checkpointer=checkpointer,
+    )
+    last = checkpointer.find_checkpoint()
+    brain.journal = Journal(args.exp, last.meta["step"] if last else 0) if if_main_process() else None
+    batches, train_loader, valid_loader = loaders(hp, train, dev, world)
+    brain.train_sampler = Recovery(brain, batches)
+    if if_main_process():
+        _introduce(brain, args, hp, precision, train, dev, last)
+    brain.fit(epochs, train_loader, valid_loader)
+    if if_main_process():
+        brain.journal.close()
+
+
+def _introduce(brain, args, hp, precision, train, dev, last):
+    say = brain.journal.say
+    say(f"{args.exp}: {type(hp['codec']).__name__}, {hp['codec'].bitrate:.0f} bit/s, {args.device}, {precision}")
+    for name, part in [*hp["codec"].named_children(), ("discriminators", hp["discriminators"])]:
+        say(f"  {name:<14} {sum(p.numel() for p in part.parameters()) / 1e6:8.3f} M parameters")
+    say(f"  {'codec, all':<14} {sum(p.numel() for p in hp['codec'].parameters()) / 1e6:8.3f} M parameters")
+    seconds = sum(train.utterances[u].duration for u in train.utts)
+    say(f"  {len(train)} training utterances ({seconds / 3600:.2f} h), {len(dev)} for validation")
+    if last:
+        say(f"  going on from step {last.meta['step']}")
+
+
+def _same_model(path, text):
+    """A run goes on only with the model it began with: changed sizes are told before anything is loaded."""
+    if not path.exists() or not list(path.parent.glob("save/CKPT*")):
+        return
+    before, now = path.read_text(encoding="utf-8").splitlines(), text.splitlines()
+    changed = [line.strip() for line in now if line not in before and ":" in line]
+    structural = [line for line in changed if line.split(":")[0] not in _FREE_TO_CHANGE]
+    if structural:
+        raise UserError(f"{path.parent} was trained with another configuration ({structural[0]}); choose another --exp")
+
+
+_FREE_TO_CHANGE = {"num_workers", "log_steps", "ckpt_interval_steps", "keep_checkpoints", "precision"}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Which utterance goes into which split: by hash, so that neither file order nor other files matter."""
+
+import hashlib
+
+from pscodec.utils.errors import UserError
+
+
+def hash_order(utterances, seed):
+    """Utterances in an order that depends on the seed and each one's id only, speakers taking turns."""
+    rank = {u.utt: hashlib.sha256(f"{seed}/{u.utt}".encode()).hexdigest() for u in utterances}
+    turns, seen = [], {}
+    for u in sorted(utterances, key=lambda u: rank[u.utt]):
+        seen[u.spk] = seen.get(u.spk, 0) + 1
+        turns.append((seen[u.spk], rank[u.utt], u))
+    return [u for _, _, u in sorted(turns, key=lambda turn: turn[:2])]
+
+
+def by_utterance(utterances, seed, n_dev, n_test):
+    """`{"train", "dev", "test"}` of the same speakers: `n_test` utterances in test, `n_dev` in dev, others in train."""
+    order = hash_order(utterances, seed)
+    if len(order) <= n_dev + n_test:
+        raise UserError(f"{len(order)} usable utterances are too few; {n_dev} go to dev, {n_test} to test")
+    return {"test": order[:n_test], "dev": order[n_test : n_test + n_dev], "train": order[n_test + n_dev :]}
+
+
+def by_speaker(utterances, seed, share=0.1):
+    """`{"train", "dev", "test"}` with no speaker in two of them: `share` of the speakers in dev and test together."""
+    order = sorted({u.spk for u in utterances}, key=lambda s: hashlib.sha256(f"{seed}/{s}".encode()).hexdigest())
+    held = max(2, round(share * len(order)))
+    place = {spk: "test" if i < (held + 1) // 2 else "dev" for i, spk in enumerate(order[:held])}
+    splits = {"train": [], "dev": [], "test": []}
+    for u in utterances:
+        splits[place.get(u.spk, "train")].append(u)
+    return splits
+
+
+def cap(utterances, seed, most):
+    """At most `most` utterances (0: all), chosen by hash with speakers taking turns."""
+    return hash_order(utterances, seed)[:most] if most else list(utterances)

@@ -1,0 +1,45 @@
+"""The package with loose bounds; constraints.txt holds the versions that are known to work together."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+README = HERE / "README.md"
+EXTRAS = {
+    "metrics": ["onnxruntime", "speechmos>=0.0.1.1", "visqol-python[lattice]>=3.8,<4"],
+    "train": ["tensorboard"],
+    "corpus": ["G722>=1.2.8"],
+    "test": ["pytest", "ruff"],
+}
+
+setup(
+    name="pscodec",
+    version=re.search(r'__version__ = "(.+)"', (HERE / "pscodec/__init__.py").read_text()).group(1),
+    description="A toolkit of speech codecs around PSCodec: training, real bitstreams, metrics",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["pscodec", "pscodec.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "torch>=2.11",
+        "torchaudio>=2.11",
+        "speechbrain>=1.0.3,<2",
+        "hyperpyyaml>=1.2.3",
+        "ruamel.yaml<0.19",  # HyperPyYAML does not work with 0.19
+        "numpy>=2",
+        "scipy>=1.10",
+        "soundfile>=0.12.1",
+        "kaldiio>=2.18",
+        "sentencepiece>=0.2",
+        "safetensors>=0.4",
+        "matplotlib>=3.8",
+        "pesq>=0.0.4",
+        "pystoi>=0.4",
+        "tqdm>=4.60",
+    ],
+    extras_require={**EXTRAS, "all": sorted(sum(EXTRAS.values(), []))},
+    entry_points={"console_scripts": ["pscodec = pscodec.cli:main"]},
+)
