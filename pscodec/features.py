@@ -23,6 +23,11 @@ def stft(wav, n_fft, hop_length, win_length=None, normalized=False):
     return flat.reshape(*wav.shape[:-1], *flat.shape[-2:])
 
 
+def decibels(wav, n_fft=1024, hop_length=240):
+    """Level in dB of `wav` `[L]`, for figures: a numpy array `[n_fft // 2 + 1, F]`, not below -100."""
+    return (20 * stft(wav, n_fft, hop_length).abs().clamp(min=1e-5).log10()).numpy()
+
+
 @functools.lru_cache(maxsize=64)
 def _hann(win_length, device):
     return torch.hann_window(win_length, device=device)

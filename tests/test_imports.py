@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "metrics": PARTS,
     "models": GROUND | {"layers", "quantizers", "prompts"},
     "downstream": GROUND | {"models.base", "layers"},
-    "brains": GROUND | {"metrics"},
+    "brains": GROUND | {"features", "metrics"},
     "inference": GROUND | {"models", "bitstream", "features", "data.audio"},
 }
 TOP = {"bin", "cli"}  # anything

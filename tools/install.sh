@@ -27,22 +27,7 @@ say() { echo "[install] $*" >&2; }
 fail() { echo "error: $*" >&2; exit 1; }
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
 
-# apt-get for root on a Debian-like machine; otherwise one line that names what is missing.
-provide() { # <what is missing> <Debian packages>
-    local what=$1
-    shift
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null ||
-        fail "$what is missing; install it (on Debian: apt-get install $*)"
-    say "$what is missing: apt-get install $*"
-    if [ -z "${APT_UPDATED:-}" ]; then
-        apt-get update -q >&2 || fail "apt-get update failed; install $* by hand"
-        APT_UPDATED=yes
-    fi
-    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" >&2 ||
-        fail "apt-get could not install $*"
-}
-
-# A Python of the system's that is new enough. The environment's own, where one is active, is tried as well.
+# A Python that is new enough.
 find_python() {
     local candidate
     for candidate in python3 /usr/bin/python3 python3.{14,13,12,11,10}; do
@@ -54,64 +39,75 @@ find_python() {
     return 1
 }
 
-has_headers() { "$1" -c 'import os, sys, sysconfig
-sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' 2>/dev/null; }
-has_compiler() {
-    echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 ||
-        echo '#include <stdlib.h>' | cc -E - >/dev/null 2>&1
-}
-
-# pip of the environment where it has one, else any pip from 22.3 on, told to work for the environment's Python.
+# A Python whose pip can work for another Python: the environment need not have one of its own.
 find_pip() {
     local candidate
-    if "$PYTHON" -m pip --version >/dev/null 2>&1; then
-        PIP=("$PYTHON" -m pip)
-        return
-    fi
-    for candidate in python3 /usr/bin/python3 "${BASE:-python3}"; do
-        if "$candidate" -m pip --python "$PYTHON" --version >/dev/null 2>&1; then
-            PIP=("$candidate" -m pip --python "$PYTHON")
+    for candidate in "$BASE" python3 /usr/bin/python3; do
+        if "$candidate" -m pip --python "$BASE" --version >/dev/null 2>&1; then
+            echo "$candidate"
             return
         fi
     done
     return 1
 }
 
+has_compiler() {
+    echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 ||
+        echo '#include <stdlib.h>' | cc -E - >/dev/null 2>&1
+}
+
+has_headers() {
+    "$BASE" -c 'import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' 2>/dev/null
+}
+
+# Fills BASE and PIP_PYTHON, and names in MISSING what this machine lacks, in PACKAGES Debian's packages of it.
+look_around() {
+    MISSING=() PACKAGES=()
+    if [ $OWN = no ]; then
+        BASE=$PYTHON
+        new_enough "$BASE" || fail "the active environment $PSCODEC_ENV has no Python 3.10 or newer"
+    elif ! BASE=$(find_python); then
+        MISSING+=("Python 3.10 or newer") PACKAGES+=(python3 python3-dev python3-pip)
+    fi
+    has_compiler || { MISSING+=("a C compiler (gcc)") && PACKAGES+=(gcc libc6-dev); }
+    [ -n "$BASE" ] || return 0
+    has_headers || { MISSING+=("Python.h, the headers of $BASE") && PACKAGES+=(python3-dev); }
+    PIP_PYTHON=$(find_pip) || { MISSING+=("pip 22.3 or newer for $BASE") && PACKAGES+=(python3-pip); }
+}
+
 make_environment() {
     say "making $PSCODEC_ENV with $BASE"
-    "$BASE" -m venv --clear --without-pip "$PSCODEC_ENV" 2>/dev/null && return
-    # A Python stripped of its venv module: pip, which may write to a folder of its own, fetches virtualenv.
+    if "$BASE" -c "import venv" 2>/dev/null; then
+        "$BASE" -m venv --clear --without-pip "$PSCODEC_ENV"
+        return
+    fi
     say "this Python has no venv module; taking virtualenv"
-    "$BASE" -m pip --version >/dev/null 2>&1 || provide "pip" python3-pip
-    "$BASE" -m pip install -q --target "$PSCODEC_ENV.tmp" virtualenv &&
-        PYTHONPATH="$PSCODEC_ENV.tmp" "$BASE" -m virtualenv -q --clear --no-pip "$PSCODEC_ENV" || return 1
-    rm -rf "$PSCODEC_ENV.tmp"
+    "$PIP_PYTHON" -m pip --python "$BASE" install -q --target "$PSCODEC_ENV.tmp" virtualenv &&
+        PYTHONPATH="$PSCODEC_ENV.tmp" "$BASE" -m virtualenv -q --clear --no-pip "$PSCODEC_ENV" &&
+        rm -rf "$PSCODEC_ENV.tmp"
 }
 
 # --- the system's part
 OWN=no
-if [ "$PSCODEC_ENV" = "$PSCODEC_ROOT/.venv" ]; then
-    OWN=yes
-    BASE=$(find_python) || provide "Python 3.10 or newer" python3 python3-dev python3-pip
-    BASE=$(find_python) || fail "Python 3.10 or newer is missing"
-else
-    new_enough "$PYTHON" || fail "the active environment $PSCODEC_ENV has no Python 3.10 or newer"
-    BASE=$PYTHON
+[ "$PSCODEC_ENV" != "$PSCODEC_ROOT/.venv" ] || OWN=yes
+look_around
+if [ ${#MISSING[@]} -gt 0 ]; then
+    printf '[install] missing: %s\n' "${MISSING[@]}" >&2
+    { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; } || fail "install first (on Debian: apt-get install ${PACKAGES[*]})"
+    say "apt-get install ${PACKAGES[*]}"
+    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${PACKAGES[@]}"; } >&2 ||
+        fail "apt-get could not install ${PACKAGES[*]}"
+    look_around
+    [ ${#MISSING[@]} = 0 ] || fail "still missing: ${MISSING[0]}"
 fi
-has_compiler || provide "a C compiler (gcc)" gcc libc6-dev
-has_headers "$BASE" || {
-    provide "Python's headers (Python.h for $BASE)" python3-dev
-    has_headers "$BASE" || fail "Python.h for $BASE is still missing; install the headers of this very Python"
-}
 
 # --- the environment
-if [ "$BASE" != "$PYTHON" ] && ! new_enough "$PYTHON"; then
+if ! new_enough "$PYTHON"; then
+    [ -w "$PSCODEC_ROOT" ] || fail "$PSCODEC_ROOT is not writable, so it cannot hold .venv; activate an environment of yours"
     make_environment || fail "could not make $PSCODEC_ENV"
 fi
-find_pip || {
-    provide "pip 22.3 or newer" python3-pip
-    find_pip || fail "no pip from 22.3 on works for $PYTHON"
-}
+PIP=("$PIP_PYTHON" -m pip --python "$PYTHON")
 rm -f "$STAMP"
 export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_REQUIRE_VIRTUALENV=0
 LOG=$PSCODEC_ENV/pscodec.install.log

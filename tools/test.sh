@@ -4,9 +4,13 @@
 #   bash tools/test.sh                     all of it
 #   bash tools/test.sh tests/test_x.py -x  what follows goes to pytest
 
-set -euo pipefail
+set -uo pipefail
 case "${1:-}" in -h | --help) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-cd "$PSCODEC_ROOT"
+cd "$PSCODEC_ROOT" || exit 1
 "$PYTHON" -m ruff check .
-exec "$PYTHON" -m pytest -q --durations=10 "$@"
+style=$?
+"$PYTHON" -m pytest -q --durations=10 "$@"
+tests=$?
+[ $style = 0 ] || echo "error: ruff has complaints (above the tests)" >&2
+exit $((tests ? tests : style))

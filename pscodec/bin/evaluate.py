@@ -82,7 +82,7 @@ def parse(argv):
     parser.add_argument("--metrics", default="all", help=f"all, or some of: {' '.join(METRICS)}")
     parser.add_argument(
         "--controls-metrics",
-        default="pesq stoi si_snr mcd_linear secs",
+        default="pesq stoi si_snr mcd mcd_linear secs",
         help="metrics of the control conditions, where they are among --metrics (%(default)s)",
     )
     parser.add_argument("--campplus", type=Path, help="CAM++ checkpoint, for SECS")
@@ -200,6 +200,8 @@ def score_all(jobs, cache, args, names):
     spent, count = Counter(), Counter()
     cache.parent.mkdir(parents=True, exist_ok=True)
     with open(cache, "a", encoding="utf-8") as log:
+        if _cut_off(cache):
+            log.write("\n")
         for job, old, result in progress(_run(todo, args, names), "scoring", total=len(todo), disable=not todo):
             seconds, scores, failures, times = result
             new = {
@@ -226,6 +228,12 @@ def _read_cache(path):
         except (ValueError, KeyError, TypeError):
             continue  # the line that a killed run was writing
     return done
+
+
+def _cut_off(path):
+    """Whether a killed run left half a line at the end."""
+    data = path.read_bytes()
+    return bool(data) and data[-1:] != b"\n"
 
 
 def _row(job, result):

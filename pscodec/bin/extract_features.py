@@ -9,12 +9,12 @@ is missing; an interrupted one goes on where it stopped. Utterances that cannot 
 
 import argparse
 import concurrent.futures.process
-import contextlib
 import functools
 import hashlib
 import json
 import multiprocessing
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ import kaldiio
 import torch
 
 from pscodec.data.audio import load_audio, resample
-from pscodec.data.kaldi import read_data_dir, write_table
+from pscodec.data.kaldi import read_data_dir, read_matrix, write_table
 from pscodec.features import FBank, LogMel
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
@@ -101,20 +101,15 @@ class Archive:
         for table in (self.scp, self.part):
             if table.exists():
                 lines += table.read_text(encoding="utf-8").split("\n")[:-1]  # a line without its end is not whole
-        places = dict(line.split(" ", 1) for line in lines if " " in line)
-        starts = {utt: int(place.rpartition(":")[2]) for utt, place in places.items()}
+        found = (re.fullmatch(rf"(\S+) .*\b{re.escape(self.ark.name)}:(\d+)", line) for line in lines)
+        starts = {match[1]: int(match[2]) for match in found if match}
         while starts:
             last = max(starts, key=starts.get)
-            with contextlib.suppress(OSError, ValueError, AssertionError, EOFError, RuntimeError):
-                with open(self.ark, "rb") as file:
-                    file.seek(starts[last])
-                    if file.peek(2)[:2] == b"\0B":
-                        kaldiio.matio.read_kaldi(file)
-                        end = file.tell()
-                        if end <= self.ark.stat().st_size:
-                            self.end = end
-                            return {utt: f"{self.ark}:{starts[utt]}" for utt in starts}
-            del starts[last]
+            try:
+                self.end = read_matrix(self.ark, starts[last])[1]
+                return {utt: f"{self.ark}:{starts[utt]}" for utt in starts}
+            except UserError:  # noted, but not wholly written when the machine went down
+                del starts[last]
         self.end = 0
         return {}
 
@@ -134,8 +129,8 @@ class Archive:
             self.file = open(self.ark, "r+b" if self.ark.exists() else "w+b")
             self.file.truncate(self.end)
             self.file.seek(self.end)
-            self.notes = open(self.part, "w", encoding="utf-8")
-            self.notes.writelines(f"{key} {place}\n" for key, place in self.places.items())
+            write_table(self.part, self.places)
+            self.notes = open(self.part, "a", encoding="utf-8")
         place = f"{self.ark}:{self.file.tell() + len(f'{utt} '.encode())}"
         kaldiio.save_ark(self.file, {utt: array}, compression_method=self.method)
         self.file.flush()
@@ -165,6 +160,8 @@ def fingerprint(utterance):
 def forget_stale(folder, archives, utterances, settings):
     """Clear those `archives` (of all kinds) that were made of other audio or with other settings; note the present."""
     note = Path(folder) / "features.json"
+    if not note.exists() and any(archive.scp.exists() for archive in archives.values()):
+        raise UserError(f"{folder}: has features that this program did not make; move its .scp and .ark files away")
     before = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
     now = {"sample_rate": settings.sample_rate, "compress": settings.compress, "campplus": before.get("campplus")}
     if settings.campplus:
@@ -196,8 +193,9 @@ def _extractor(settings):
 def _work(task):
     """One utterance, in whatever process: `(utt, features or None, reason or None)`."""
     settings, utterance, kinds = task
+    extractor = _extractor(settings)  # wrong weights are no utterance's fault and stop everything
     try:
-        return utterance.utt, _extractor(settings)(utterance, kinds), None
+        return utterance.utt, extractor(utterance, kinds), None
     except UserError as error:
         return utterance.utt, None, str(error)
 

@@ -15,37 +15,39 @@ from pathlib import Path
 
 import numpy as np
 
-from pscodec.metrics.summary import BITS, CODEC, REFERENCE, format_mean, read_scores
-from pscodec.utils import html, plot
+from pscodec.bin.report_figures import CONDITIONS, examples, label, training
+from pscodec.metrics.summary import BITS, CODEC, format_mean, read_scores
+from pscodec.utils import html
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
-from pscodec.utils.progress import progress
 
 ARROWS = {"mcd": "↓", "mcd_linear": "↓"}  # lower is better; for all others higher is
-COLUMNS = {  # the main table; the paper's columns have the same names
+COLUMNS = {  # the paper's columns have the same names
     "bitrate_codes": "codes<br>bit/s",
     "bitrate_total": "all bytes<br>bit/s",
     "pesq": "PESQ",
     "stoi": "STOI",
     "visqol": "ViSQOL",
     "utmos": "UTMOS",
+    "dnsmos_ovrl": "DNSMOS<br>OVRL",
     "si_snr": "SI-SNR<br>dB",
     "mcd_linear": "MCD<br>linear Mel",
     "secs": "SECS",
     "mcd": "MCD<br>cepstral, dB",
-    "dnsmos_ovrl": "DNSMOS<br>OVRL",
     "dnsmos_sig": "DNSMOS<br>SIG",
     "dnsmos_bak": "DNSMOS<br>BAK",
     "dnsmos_p808": "DNSMOS<br>P.808",
 }
-CONDITIONS = {
-    CODEC: "codec",
-    REFERENCE: "the recordings themselves",
-    "shuffled_codes": "control: codes shuffled",
-    "wrong_prompt": "control: prompt of a wrong speaker",
-}
-ORDER = ("total", "wav", "mel", "feat", "quant", "adv", "disc", "usage", "perplexity", "lr")  # of the curves
-SHOWN_SECONDS = 4.0  # of each spectrogram
+MORE = ("mcd", "dnsmos_sig", "dnsmos_bak", "dnsmos_p808")  # in a table of their own
+NOTES = (
+    "<details><summary>How each score is computed</summary><p class='small'>PESQ: ITU-T P.862.2, wideband, 16 kHz. "
+    "STOI: not extended, signals given at the codec's rate, computed at 10 kHz. ViSQOL: v3, speech mode, 16 kHz, "
+    "lattice; a copy scores about 4.4. DNSMOS: P.835 (OVRL, SIG, BAK) and P.808, 16 kHz, without a reference. SI-SNR: "
+    "zero mean, at the codec's rate. MCD linear Mel: 10/ln10·√2·‖mel−mel′‖ on 128 magnitude bands (n_fft 1024, "
+    "window 512, hop 128), what codec papers print as MCD; it grows with the level. MCD cepstral: order 24, alpha "
+    "0.466 at 24 kHz, c0 left out, no alignment, mel-cepstrum of the plain STFT. SECS: cosine of CAM++ embeddings; a codec "
+    "that is conditioned on CAM++ has an advantage in it.</p></details>"
+)
 
 
 @one_line_errors
@@ -87,7 +89,8 @@ def load_experiment(folder):
     except ValueError:
         raise UserError(f"{folder / 'summary.json'}: not valid JSON; run stage 6 (evaluate) again") from None
     config = folder / "hyperparams.yaml"
-    model = re.search(r"^codec:\s*!new:([\w.]+)", config.read_text(encoding="utf-8"), re.M) if config.is_file() else None
+    text = config.read_text(encoding="utf-8") if config.is_file() else ""
+    model = re.search(r"^codec:\s*!new:([\w.]+)", text, re.M)
     curves = read_curves(folder / "curves.tsv")
     steps = [s for sets in curves.values() for steps, _ in sets.values() for s in steps]
     return {
@@ -132,11 +135,10 @@ def paper_cells(row):
     return [row["bitrate"] if c == "bitrate_codes" else row.get(c) or "-" for c in COLUMNS]
 
 
-def paper_rows(experiments, paper, system=None):
-    """The paper's rows for as many codebooks as the experiments use; only `system`'s if given."""
+def paper_rows(experiments, paper):
+    """The paper's rows for as many codebooks as the experiments use."""
     books = {len(c[CODEC]["codebooks"]) for e in experiments for c in e["summary"].values() if CODEC in c}
-    rows = [row for row in paper if not books - {0} or int(row["n_q"]) in books]
-    return [row for row in rows if system is None or row["system"] == system]
+    return [row for row in paper if not books - {0} or int(row["n_q"]) in books]
 
 
 def heading(experiments):
@@ -168,48 +170,53 @@ def result_rows(experiments):
                 yield split, e, condition, entry
 
 
-def label(experiment, condition):
-    words = CONDITIONS.get(condition, condition.replace("_", " "))
-    return experiment["name"] if condition == CODEC else f"{experiment['name']}, {words}"
-
-
 def results(experiments, paper, args):
-    present = [c for c in COLUMNS if any(c in entry for *_, entry in result_rows(experiments))]
-    paper_shown = paper_rows(experiments, paper, args.paper_system)
-    shown = [c for c in COLUMNS if c in present or any(row.get(c) for row in paper_shown)]
-    header = ["", "n", *(f"{COLUMNS[c]} {'' if c in BITS else ARROWS.get(c, '↑')}" for c in shown)]
+    here = [row for row in paper_rows(experiments, paper) if row["system"] == args.paper_system]
+    shown = columns_present(experiments, here)
+    first = [c for c in shown if c not in MORE]
+    more = [c for c in MORE if c in shown]
+    parts = [
+        "<h2>Results</h2>",
+        "<p class='soft'>Mean over n utterances, with the half width of its 95 % interval (Student's t). ↑ higher is "
+        "better, ↓ lower. Bit rates are counted from the bytes of the coded files: the codes alone, and everything, "
+        "prompt vectors and container included. A dash: not measured. Rows below the codec's are controls: "
+        "what is left when the codes or the prompt are not the utterance's own.</p>",
+        html.table(_header(first), _rows(experiments, first, here)),
+        _failures(experiments),
+    ]
+    if more:
+        parts.append("<h3>More scores</h3>" + html.table(_header(more), _rows(experiments, more, [])))
+    if len(rest := paper_rows(experiments, paper)) > len(here):
+        everyone = html.table(_header(first), [("paper", _paper_html(row, first)) for row in rest])
+        parts.append(f"<details><summary>All systems in the paper's table</summary>{everyone}</details>")
+    return "\n".join([*parts, NOTES])
+
+
+def columns_present(experiments, paper):
+    entries = [entry for *_, entry in result_rows(experiments)]
+    return [c for c in COLUMNS if any(c in e for e in entries) or any(row.get(c) for row in paper)]
+
+
+def _header(shown):
+    return ["", "n", *(f"{COLUMNS[c]} {'' if c in BITS else ARROWS.get(c, '↑')}" for c in shown)]
+
+
+def _rows(experiments, shown, paper):
     rows, split_now = [], None
     for split, experiment, condition, entry in result_rows(experiments):
+        if not any(c in entry for c in shown):
+            continue
         if split != split_now:
             rows.append(("head", [escape(split)]))
             split_now = split
-        cells = [_cell(entry.get(c)) for c in shown]
-        kind = "main" if condition == CODEC else ""
-        rows.append((kind, [escape(label(experiment, condition)), str(entry["utterances"]), *cells]))
-    header_paper = "the paper, on LibriTTS: other recordings, other training, not comparable with the rows above"
-    rows += [("head", [header_paper])] if paper_shown else []
-    rows += [("paper", _paper_html(row, shown)) for row in paper_shown]
-    parts = [
-        "<h2>Results</h2>",
-        "<p class='soft'>Mean over utterances, with the half width of its 95 % interval (Student's t); n utterances. "
-        "↑ higher is better, ↓ lower. Bit rates are counted from the bytes of the coded files: the codes alone, "
-        "and everything in them, with the prompt vectors and the container. A dash: not measured.</p>",
-        html.table(header, rows),
-        _failures(experiments),
-    ]
-    if len(paper_rows(experiments, paper)) > len(paper_shown):
-        rest = [("paper", _paper_html(row, shown)) for row in paper_rows(experiments, paper)]
-        parts.append(f"<details><summary>All systems in the paper's table</summary>{html.table(header, rest)}</details>")
-    parts.append(
-        "<details><summary>How each score is computed</summary><p class='small'>PESQ: ITU-T P.862.2, wideband, 16 kHz. "
-        "STOI: not extended, signals given at 24 kHz, computed at 10 kHz. ViSQOL: v3, speech mode, 16 kHz, lattice; a "
-        "copy scores about 4.4 to 4.7. DNSMOS: P.835 (OVRL, SIG, BAK) and P.808, 16 kHz, no reference. SI-SNR: zero mean, "
-        "24 kHz. MCD cepstral: order 24, alpha 0.466, without c0, no alignment, from the STFT. MCD linear Mel: "
-        "10/ln10·√2·‖mel−mel′‖ on 128 magnitude bands (n_fft 1024, window 512, hop 128), what codec papers print "
-        "as MCD. SECS: cosine of CAM++ embeddings; the codec is conditioned on the same network, which favours it."
-        "</p></details>"
-    )
-    return "\n".join(parts)
+        name = escape(label(experiment, condition) if len(experiments) > 1 else CONDITIONS.get(condition, condition))
+        cells = [name, str(entry["utterances"]), *(_cell(entry.get(c)) for c in shown)]
+        rows.append(("main" if condition == CODEC else "", cells))
+    if paper:
+        same = {row["testset"] for row in paper} & {split for e in experiments for split in e["summary"]}
+        note = "" if same else ", on LibriTTS: other recordings and other training, not comparable with ours"
+        rows.append(("head", [f"the paper{note}"]))
+    return rows + [("paper", _paper_html(row, shown)) for row in paper]
 
 
 def _paper_html(row, shown):
@@ -258,109 +265,21 @@ def codebooks(experiments):
     return "<h2>Codebooks</h2>\n" + html.table(header, rows)
 
 
-def training(experiment, out):
-    curves = experiment["curves"]
-    names = [n for n in ORDER if n in curves] + sorted(n for n in curves if n not in ORDER and "seconds" not in n)
-    if not names:
-        return ""
-    for theme in plot.THEMES:
-        path = out / "figures" / f"{experiment['name']}.curves.{theme}.png"
-        plot.curves(path, {name: curves[name] for name in names}, theme=theme)
-    stem = f"figures/{experiment['name']}.curves"
-    return (
-        f"<h2>Training: {escape(experiment['name'])}</h2>\n<div class='card'>"
-        + html.picture(f"{stem}.light.png", f"{stem}.dark.png", "training curves")
-        + "</div>"
-    )
-
-
-def pick(rows, count):
-    """`count` utterances at even steps from the lowest to the highest STOI (else SI-SNR), so that none are chosen."""
-    key = next((k for k in ("stoi", "si_snr", "pesq") if any(k in row for row in rows)), None)
-    ranked = sorted((r for r in rows if key is None or key in r), key=lambda r: (r[key] if key else 0, r["utt"]))
-    if len(ranked) <= count:
-        return ranked
-    return [ranked[round(i * (len(ranked) - 1) / max(1, count - 1))] for i in range(count)]
-
-
-def examples(experiments, args, out):
-    """Spectrograms and players of some utterances of each split; copies the audio."""
-    todo = []
-    first = experiments[0]
-    for split in first["summary"]:
-        rows = [row for row in first["scores"] if (row["split"], row["condition"]) == (split, CODEC)]
-        todo += [(split, row) for row in pick(rows, args.examples)]
-    parts, split_now = ["<h2>Listen and look</h2>"], None
-    parts.append(
-        "<p class='soft'>At even steps from the lowest to the highest STOI of each split. Spectrograms: one colour "
-        f"scale for both, 80 dB, the first {SHOWN_SECONDS:g} seconds.</p>"
-    )
-    for split, row in progress(todo, "figures and audio"):
-        if split != split_now:
-            parts.append(f"<h3>{escape(split)}</h3>")
-            split_now = split
-        parts.append(example(split, row, experiments, args, out))
-    return "\n".join(parts) if todo else ""
-
-
-def example(split, row, experiments, args, out):
-    from pscodec.data.audio import load_audio, save_audio
-    from pscodec.data.kaldi import read_data_dir
-
-    utt = row["utt"]
-    safe = re.sub(r"[^\w.-]", "_", f"{split}.{utt}")
-    decoded = []
-    for e in experiments:
-        for folder in sorted((e["folder"] / "decode").glob(f"{split}*")):
-            condition = folder.name[len(split) + 1 :] or CODEC
-            path = folder / "wav" / f"{utt}.wav"
-            if folder.name.split(".")[0] == split and path.is_file():
-                decoded.append((label(e, condition), condition, path))
-    decoded.sort(key=lambda item: item[1] != CODEC)
-    if not decoded:
-        return ""
-    utterance = read_data_dir(args.data / split, allow_pipes=args.allow_pipes)[utt]
-    wavs = [load_audio(path) for _, _, path in decoded]
-    rate = wavs[0][1]
-    ref, _ = load_audio(utterance.path, rate, utterance.start, utterance.end)
-    items, titles, levels = [], [], []
-    tracks = [("reference", REFERENCE, ref)]
-    tracks += [(name, condition, wav) for (name, condition, _), (wav, _) in zip(decoded, wavs, strict=True)]
-    for i, (name, condition, wav) in enumerate(tracks):
-        path = f"audio/{safe}.{i}.wav"
-        save_audio(out / path, wav, rate)
-        items.append((path, name))
-        if condition in (REFERENCE, CODEC):
-            titles.append(name)
-            levels.append(level(wav[0], rate))
-    for theme in plot.THEMES:
-        plot.spectrograms(out / "figures" / f"{safe}.{theme}.png", levels, titles, rate, 240, theme)
-    scores = ", ".join(f"{n} {row[k]:.2f}" for k, n in (("stoi", "STOI"), ("pesq", "PESQ")) if k in row)
-    figure = html.picture(f"figures/{safe}.light.png", f"figures/{safe}.dark.png", f"spectrograms of {utt}", "spectrogram")
-    caption = f"<b>{escape(utt)}</b> <span class='soft small'>{row['seconds']:.1f} s · {escape(scores)}</span>"
-    return f"<div class='card'>{caption}{html.players(items)}{figure}</div>"
-
-
-def level(wav, sample_rate):
-    """dB spectrogram `[513, F]` of `wav` `[L]`: 1024 points, hop 240, of its first seconds."""
-    from pscodec.features import stft
-
-    magnitude = stft(wav[: int(SHOWN_SECONDS * sample_rate)], 1024, 240).abs().numpy()
-    return 20 * np.log10(np.maximum(magnitude, 1e-5))
-
-
 def markdown(experiments, paper, args):
     """The main table as Markdown."""
-    shown = [c for c in COLUMNS if any(c in entry for *_, entry in result_rows(experiments))]
+    here = [row for row in paper_rows(experiments, paper) if row["system"] == args.paper_system]
+    shown = columns_present(experiments, here)
     names = [COLUMNS[c].replace("<br>", " ") for c in shown]
     lines = ["| split | system | n | " + " | ".join(names) + " |", "|---|---|--:|" + "--:|" * len(shown)]
     for split, experiment, condition, entry in result_rows(experiments):
         cells = [split, label(experiment, condition), str(entry["utterances"])]
         lines.append("| " + " | ".join(cells + [format_mean(entry.get(c)) for c in shown]) + " |")
-    for row in paper_rows(experiments, paper, args.paper_system):
+    for row in here:
         values = dict(zip(COLUMNS, paper_cells(row), strict=True))
-        cells = [f"LibriTTS {row['testset'].replace('_', '-')}", f"{row['system']} in the paper (not comparable)", "-"]
+        cells = [f"LibriTTS {row['testset'].replace('_', '-')}", f"{row['system']} in the paper", "-"]
         lines.append("| " + " | ".join(cells + [values[c] for c in shown]) + " |")
+    if here:
+        lines += ["", "The paper's rows are of LibriTTS and of a full training: not comparable with a small corpus."]
     return "\n".join(lines) + "\n\nMean ± half width of the 95 % interval over n utterances.\n"
 
 

@@ -1,6 +1,7 @@
 """The GAN step of every codec: discriminators, then codec. Knows names, not classes."""
 
 import time
+import warnings
 from collections import defaultdict
 
 import speechbrain as sb
@@ -18,7 +19,7 @@ class CodecBrain(sb.Brain):
 
     hparams: `losses` (losses.base.WeightedSum), `discriminator_loss` (real, fake -> scalar), `codec_optimizer`,
     `discriminator_optimizer`, `scheduler` (constructors), and the scalars that conf/base.yaml explains.
-    `journal` (utils.journal.Journal) is set before `fit`.
+    `journal` (brains.journal.Journal) is set before `fit`.
     """
 
     journal = None
@@ -50,8 +51,10 @@ class CodecBrain(sb.Brain):
             values = " ".join(f"{name}={value.item():.3g}" for name, value in terms.items())
             raise UserError(f"step {self.optimizer_step + 1}: the loss is not finite ({values}); the last checkpoint is kept")
         self._descend("codec", total)
-        for scheduler in self.schedulers.values():
-            scheduler.step()
+        for scheduler in self.schedulers.values():  # the discriminators' goes on while they wait for their start
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=r".*lr_scheduler.step\(\)` before.*")
+                scheduler.step()
         self.optimizer_step += 1
         self._count(wav, output.quantized.codes, {"total": total.detach(), **terms})
         self.idle_since = time.perf_counter()
@@ -157,8 +160,7 @@ class CodecBrain(sb.Brain):
         if if_main_process():
             self.journal.scalars(step, "valid", values)
             self.journal.say(f"epoch {epoch}, step {step}: validation " + " ".join(f"{k} {v:.4f}" for k, v in values.items()))
-            for name, wav in zip(("reference", "decoded"), self.example, strict=True):
-                self.journal.speech(step, name, wav, hp.sample_rate)
+            self.journal.speech(step, dict(zip(("reference", "decoded"), self.example, strict=True)), hp.sample_rate)
         self.checkpointer.save_and_keep_only(
             meta={"score": score, "step": step, "epoch": epoch},
             num_to_keep=hp.keep_checkpoints,

@@ -17,7 +17,7 @@ LOUDEST = 8.0  # a float file may pass 1.0 a little; beyond this its samples are
 
 
 class Pipe(str):
-    """A path that is a shell command, `cmd |`, writing a recording to its standard output. Only what is marked so runs."""
+    """A path that is a shell command, `cmd |`, writing a recording to its output. Only what is marked so is run."""
 
 
 def load_audio(path, sample_rate=None, start=0.0, end=None):

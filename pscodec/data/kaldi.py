@@ -5,6 +5,7 @@ import itertools
 import math
 import os
 import random
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -279,6 +280,23 @@ def choose_prompts(utterances, seed):
     return prompts, alone
 
 
+def read_matrix(ark, offset):
+    """Read the binary Kaldi matrix or vector at a byte offset: `(array, offset of what follows it)`.
+
+    kaldiio would also unpickle, run pipes and read audio; here all that is refused. Raises UserError.
+    """
+    try:
+        with open(ark, "rb") as file:
+            file.seek(offset)
+            if file.peek(2)[:2] != b"\0B":
+                raise UserError(f"{ark}: no binary Kaldi matrix at byte {offset}")
+            return kaldiio.matio.read_kaldi(file), file.tell()
+    except FileNotFoundError:
+        raise UserError(f"{ark} is missing") from None
+    except (ValueError, AssertionError, struct.error) as error:
+        raise UserError(f"{ark}: broken matrix at byte {offset} ({error})") from None
+
+
 class Matrices(collections.abc.Mapping):
     """`{utt: array}` over a scp of binary Kaldi matrices and vectors, read from the ark when asked for."""
 
@@ -293,16 +311,9 @@ class Matrices(collections.abc.Mapping):
         if not os.path.exists(ark):  # the folder was moved, or is used from elsewhere
             ark = self.scp.parent / Path(ark).name
         try:
-            with open(ark, "rb") as file:
-                file.seek(int(offset))
-                # kaldiio would also unpickle, run pipes and read audio; only Kaldi's binary matrices are wanted here.
-                if file.peek(2)[:2] != b"\0B":
-                    raise UserError(f"{self.scp}: no binary Kaldi matrix for {utt} at {self.places[utt]}")
-                return kaldiio.matio.read_kaldi(file)
-        except FileNotFoundError:
-            raise UserError(f"{self.scp}: {ark} is missing") from None
-        except (ValueError, EOFError, AssertionError, RuntimeError) as error:
-            raise UserError(f"{self.scp}: {utt} cannot be read at {self.places[utt]} ({error})") from None
+            return read_matrix(ark, int(offset))[0]
+        except UserError as error:
+            raise UserError(f"{self.scp}: {utt}: {error}") from None
 
     def __iter__(self):
         return iter(self.places)

@@ -15,7 +15,8 @@ h1 { font-size: 28px; line-height: 1.2; margin: 0 0 4px; letter-spacing: -.01em 
 h2 { font-size: 19px; margin: 40px 0 10px } h3 { font-size: 15px; margin: 22px 0 8px }
 p { margin: 6px 0 12px; max-width: 86ch } .soft { color: var(--soft) } small, .small { font-size: 13px }
 a { color: var(--accent) } code { font-size: .92em }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; margin: 12px 0 }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
+  padding: 14px 16px; margin: 12px 0 }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 20px 0 }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px }
 .tile b { display: block; font-size: 23px; font-weight: 650; font-variant-numeric: tabular-nums; line-height: 1.25 }
@@ -56,8 +57,8 @@ def table(header, rows):
 
 
 def tiles(items):
-    """Large figures: `(value, caption)` pairs of text."""
-    cells = (f'<div class="tile"><b>{escape(value)}</b><span>{escape(caption)}</span></div>' for value, caption in items)
+    """Large figures: `(value, what it is)` pairs of text."""
+    cells = (f'<div class="tile"><b>{escape(value)}</b><span>{escape(text)}</span></div>' for value, text in items)
     return '<div class="tiles">' + "".join(cells) + "</div>"
 
 

@@ -1,4 +1,4 @@
-"""Figures: spectrograms side by side, training curves, codebook use. Colours that colour-blind readers can tell apart."""
+"""Figures: spectrograms and training curves, in colours that colour-blind readers can tell apart."""
 
 import contextlib
 
@@ -58,20 +58,20 @@ def spectrograms(path, levels, titles, sample_rate, hop_length, theme="light", s
     with _figure(path, len(levels), 1, (width, 1.95 * len(levels) + 0.4), theme) as (figure, axes):
         for axis, level, title in zip(axes[:, 0], levels, titles, strict=True):
             image = axis.imshow(
-                level,
+                level - top,
                 origin="lower",
                 aspect="auto",
                 extent=(0, level.shape[1] * hop_length / sample_rate, 0, sample_rate / 2000),
                 cmap="magma",
-                vmin=top - span,
-                vmax=top,
+                vmin=-span,
+                vmax=0.0,
                 interpolation="nearest",
             )
             axis.set_title(title)
             axis.set_ylabel("kHz")
             axis.label_outer()
         axes[-1, 0].set_xlabel("seconds")
-        figure.colorbar(image, ax=axes[:, 0], label="dB", shrink=0.7, pad=0.015, aspect=30)
+        figure.colorbar(image, ax=axes[:, 0], label="dB below the loudest", shrink=0.7, pad=0.015, aspect=30)
 
 
 def curves(path, series, columns=4, theme="light"):
@@ -88,6 +88,7 @@ def curves(path, series, columns=4, theme="light"):
             for which, colour in (("train", BLUE), ("valid", ORANGE)):
                 if which in sets:
                     handles[which] = _line(axis, *sets[which], colour, which)
+            _limit(axis, [value for _, values in sets.values() for value in values])
             axis.set_title(name)
             axis.grid(True, linewidth=0.6)
             axis.margins(x=0.02)
@@ -96,6 +97,18 @@ def curves(path, series, columns=4, theme="light"):
         for axis in axes.flat[max(0, len(series) - columns) : len(series)]:
             axis.set_xlabel("step")
         figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=2)
+
+
+def _limit(axis, values):
+    """Let a few wild values, as at the start, leave the panel rather than flatten the rest."""
+    values = np.asarray(values, dtype=float)
+    values = values[np.isfinite(values)]
+    if len(values) < 20:
+        return
+    low, high = np.percentile(values, (1, 98))
+    room = 0.25 * (high - low)
+    if room > 0:
+        axis.set_ylim(max(values.min(), low - room) - 0.05 * room, min(values.max(), high + room) + 0.05 * room)
 
 
 def _line(axis, steps, values, colour, label):

@@ -27,7 +27,7 @@ from pscodec.utils.checkpoint import AtomicCheckpointer, load_weights
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import atomic_path, write_text
 from pscodec.utils.hparams import build, compose, resolve
-from pscodec.utils.journal import Journal
+from pscodec.brains.journal import Journal
 from pscodec.utils.precision import best_precision
 
 

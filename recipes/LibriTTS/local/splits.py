@@ -6,7 +6,7 @@ from pscodec.utils.errors import UserError
 
 
 def hash_order(utterances, seed):
-    """Utterances in an order that depends on the seed and each one's id only, speakers taking turns."""
+    """A list of utterances in an order of the seed and their ids only, speakers taking turns."""
     rank = {u.utt: hashlib.sha256(f"{seed}/{u.utt}".encode()).hexdigest() for u in utterances}
     turns, seen = [], {}
     for u in sorted(utterances, key=lambda u: rank[u.utt]):

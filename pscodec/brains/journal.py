@@ -1,8 +1,10 @@
 """What a training run tells: lines on the terminal and in train_log.txt, curves.tsv, TensorBoard."""
 
+import tempfile
 import time
 from pathlib import Path
 
+from pscodec.features import decibels
 from pscodec.utils.files import write_text
 
 
@@ -41,14 +43,21 @@ class Journal:
             for name, value in values.items():
                 self.board.add_scalar(f"{stage}/{name}", value, step)
 
-    def speech(self, step, name, wav, sample_rate):
-        """`wav` `[1, L]`: the sound and its spectrogram."""
+    def speech(self, step, signals, sample_rate):
+        """`signals` (name -> `[1, L]`): their sound, and their spectrograms one above the other."""
         if not self.board:
             return
-        from pscodec.utils.plot import spectrogram_figure
+        import matplotlib.image
 
-        self.board.add_audio(name, wav, step, sample_rate)
-        self.board.add_figure(name, spectrogram_figure([(name, wav[0].numpy())], sample_rate), step)
+        from pscodec.utils.plot import spectrograms
+
+        hop = sample_rate // 100
+        levels = [decibels(wav[0], hop_length=hop) for wav in signals.values()]
+        with tempfile.TemporaryDirectory() as folder:
+            spectrograms(f"{folder}/figure.png", levels, list(signals), sample_rate, hop)
+            self.board.add_image("spectrograms", matplotlib.image.imread(f"{folder}/figure.png"), step, dataformats="HWC")
+        for name, wav in signals.items():
+            self.board.add_audio(name, wav, step, sample_rate)
 
     def close(self):
         if self.board:

@@ -1,0 +1,116 @@
+"""Figures and audio of the report (stage 7): training curves, spectrograms, players."""
+
+import re
+from html import escape
+
+import numpy as np
+
+from pscodec.data.audio import load_audio, save_audio
+from pscodec.data.kaldi import read_data_dir
+from pscodec.features import stft
+from pscodec.metrics.summary import CODEC, REFERENCE
+from pscodec.utils import html, plot
+from pscodec.utils.progress import progress
+
+ORDER = ("total", "wav", "mel", "feat", "quant", "adv", "disc", "usage", "perplexity", "lr")  # of the curves
+SHOWN_SECONDS = 4.0  # of each spectrogram
+CONDITIONS = {
+    CODEC: "codec",
+    REFERENCE: "the recordings, uncoded",
+    "shuffled_codes": "codes shuffled",
+    "wrong_prompt": "prompt of a wrong speaker",
+}
+
+
+def label(experiment, condition):
+    words = CONDITIONS.get(condition, condition.replace("_", " "))
+    return experiment["name"] if condition == CODEC else f"{experiment['name']}: {words}"
+
+
+def training(experiment, out):
+    curves = experiment["curves"]
+    names = [n for n in ORDER if n in curves] + sorted(n for n in curves if n not in ORDER and "seconds" not in n)
+    if not names:
+        return ""
+    for theme in plot.THEMES:
+        path = out / "figures" / f"{experiment['name']}.curves.{theme}.png"
+        plot.curves(path, {name: curves[name] for name in names}, theme=theme)
+    stem = f"figures/{experiment['name']}.curves"
+    return (
+        f"<h2>Training: {escape(experiment['name'])}</h2>\n<div class='card'>"
+        + html.picture(f"{stem}.light.png", f"{stem}.dark.png", "training curves")
+        + "</div>"
+    )
+
+
+def pick(rows, count):
+    """`count` utterances at even steps from the lowest to the highest STOI (else SI-SNR), so that none are chosen."""
+    key = next((k for k in ("stoi", "si_snr", "pesq") if any(k in row for row in rows)), None)
+    ranked = sorted((r for r in rows if key is None or key in r), key=lambda r: (r[key] if key else 0, r["utt"]))
+    if len(ranked) <= count:
+        return ranked
+    return [ranked[round(i * (len(ranked) - 1) / max(1, count - 1))] for i in range(count)]
+
+
+def examples(experiments, args, out):
+    """Spectrograms and players of some utterances of each split; copies the audio."""
+    todo = []
+    first = experiments[0]
+    for split in first["summary"]:
+        rows = [row for row in first["scores"] if (row["split"], row["condition"]) == (split, CODEC)]
+        todo += [(split, row) for row in pick(rows, args.examples)]
+    parts, split_now = ["<h2>Listen and look</h2>"], None
+    parts.append(
+        "<p class='soft'>At even steps from the lowest to the highest STOI of each split. Spectrograms: one colour "
+        f"scale for both, 80 dB, the first {SHOWN_SECONDS:g} seconds.</p>"
+    )
+    for split, row in progress(todo, "figures and audio"):
+        if split != split_now:
+            parts.append(f"<h3>{escape(split)}</h3>")
+            split_now = split
+        parts.append(example(split, row, experiments, args, out))
+    return "\n".join(parts) if todo else ""
+
+
+def example(split, row, experiments, args, out):
+    utt = row["utt"]
+    safe = re.sub(r"[^\w.-]", "_", f"{split}.{utt}")
+    decoded = []
+    for e in experiments:
+        for folder in sorted((e["folder"] / "decode").glob(f"{split}*")):
+            condition = folder.name[len(split) + 1 :] or CODEC
+            path = folder / "wav" / f"{utt}.wav"
+            if folder.name.split(".")[0] == split and path.is_file():
+                decoded.append((label(e, condition), condition, path))
+    decoded.sort(key=lambda item: item[1] != CODEC)
+    if not decoded:
+        return ""
+    utterance = read_data_dir(args.data / split, allow_pipes=args.allow_pipes)[utt]
+    wavs = [load_audio(path) for _, _, path in decoded]
+    rate = wavs[0][1]
+    ref, _ = load_audio(utterance.path, rate, utterance.start, utterance.end)
+    items, titles, levels = [], [], []
+    tracks = [("reference", REFERENCE, ref)]
+    if len(experiments) == 1:
+        decoded = [(CONDITIONS.get(condition, condition), condition, path) for _, condition, path in decoded]
+    tracks += [(name, condition, wav) for (name, condition, _), (wav, _) in zip(decoded, wavs, strict=True)]
+    for i, (name, condition, wav) in enumerate(tracks):
+        path = f"audio/{safe}.{i}.wav"
+        save_audio(out / path, wav, rate)
+        items.append((path, name))
+        if condition in (REFERENCE, CODEC):
+            titles.append(name)
+            levels.append(level(wav[0], rate))
+    for theme in plot.THEMES:
+        plot.spectrograms(out / "figures" / f"{safe}.{theme}.png", levels, titles, rate, 240, theme)
+    scores = ", ".join(f"{n} {row[k]:.2f}" for k, n in (("stoi", "STOI"), ("pesq", "PESQ")) if k in row)
+    stem = f"figures/{safe}"
+    figure = html.picture(f"{stem}.light.png", f"{stem}.dark.png", f"spectrograms of {utt}", "spectrogram")
+    caption = f"<b>{escape(utt)}</b> <span class='soft small'>{row['seconds']:.1f} s · {escape(scores)}</span>"
+    return f"<div class='card'>{caption}{html.players(items)}{figure}</div>"
+
+
+def level(wav, sample_rate):
+    """dB spectrogram `[513, F]` of `wav` `[L]`: 1024 points, hop 240, of its first seconds."""
+    magnitude = stft(wav[: int(SHOWN_SECONDS * sample_rate)], 1024, 240).abs().numpy()
+    return 20 * np.log10(np.maximum(magnitude, 1e-5))

@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# From nothing to a scored neural speech codec.
+#
+#   bash run.sh                                          the mini corpus on a CPU, all stages
+#   bash run.sh --stage 3                                from training to the end
+#   bash run.sh --stage 5 --stop-stage 7                 decode, score and report again
+#   bash run.sh --corpus libritts --ngpu 8               the paper's training (500 k steps)
+#   bash run.sh --corpus /my/recordings --preset mini    a folder of speaker folders
+#   bash run.sh --train-args "--n_residual 2 --lr 5e-4"  any scalar of conf/base.yaml
+#
+# Stages
+#   0 corpus on disk   1 data dirs   2 features   3 train   4 train again   5 code and decode   6 score   7 report
+#
+# Options
+#   --stage N, --stop-stage N      first and last stage                                          (0, 7)
+#   --corpus NAME                  mini | libritts | ljspeech (tests only) | a folder | none: your own data dirs  (mini)
+#   --parts LIST                   parts of LibriTTS, comma separated                            (all)
+#   --config FILE                  the codec                                                     (conf/pscodec_base.yaml)
+#   --preset NAME                  conf/presets/NAME.yaml laid over it; paper: nothing is        (mini for mini, else paper)
+#   --exp DIR                      the experiment                                                (exp/CONFIG_CORPUS)
+#   --data DIR, --downloads DIR    where data dirs and corpora are                               (data/CORPUS, downloads)
+#   --train-set, --dev-set, --test-sets "A B"   names of data dirs in --data
+#   --train-args "..."             options for train.py, last word over config and preset
+#   --init DIR                     start from that experiment's codec and discriminators
+#   --checkpoint best|last         what stage 5 decodes                                          (best)
+#   --allow-pipes true|false       run commands that a wav.scp of yours holds                    (false)
+#   --nj N                         processes for features and scores                             (all cores)
+#   --ngpu N                       GPUs for training; without one it trains on the CPU           (1)
+
+set -euo pipefail
+cd "$(dirname "$0")"
+
+stage=0
+stop_stage=7
+corpus=mini
+parts=
+config=conf/pscodec_base.yaml
+preset=
+exp=
+data=
+downloads=downloads
+train_set=
+dev_set=
+test_sets=
+train_args=
+init=
+checkpoint=best
+allow_pipes=false
+nj=$(nproc)
+ngpu=1
+. ../../../tools/parse_options.sh
+[ $# -eq 0 ] || { echo "error: run.sh: unexpected argument '$1' (--help lists the options)" >&2; exit 1; }
+
+name=$corpus tests=test controls=test
+case $corpus in
+    mini) tests="test test_unseen" ;;
+    libritts) tests="test_clean test_other" controls= ;;
+    ljspeech) tests=test_ljspeech controls= ;;
+    none) name=own ;;
+    *) name=$(basename "$corpus"); [ -d "$corpus" ] || { echo "error: no corpus '$corpus': mini, libritts, ljspeech, none, or a folder" >&2; exit 1; } ;;
+esac
+preset=${preset:-$([ "$corpus" = mini ] && echo mini || echo paper)}
+data=${data:-data/$name}
+exp=${exp:-exp/$(basename "$config" .yaml)_$name}
+train_set=${train_set:-train}
+dev_set=${dev_set:-dev}
+test_sets=${test_sets:-$tests}
+campplus=$downloads/campplus/campplus_cn_en_common.pt
+presets=()
+if [ "$preset" != paper ]; then
+    presets=(--preset "conf/presets/$preset.yaml")
+    [ -f "${presets[1]}" ] || { echo "error: no preset '$preset': paper $(cd conf/presets && ls | sed 's/\.yaml$//' | tr '\n' ' ')" >&2; exit 1; }
+fi
+[ -f "$config" ] || { echo "error: no configuration $config" >&2; exit 1; }
+pipes=()
+[ "$allow_pipes" = false ] || pipes=(--allow-pipes)
+
+. ../../../tools/env.sh
+at() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ] && printf '\n== stage %s: %s\n' "$1" "$2"; }
+
+if at 0 "corpus ($corpus)"; then
+    download=(--downloads "$downloads")
+    [ -z "$parts" ] || download+=(--parts "$parts")
+    "$PYTHON" ../local/download.py --corpus "$corpus" "${download[@]}"
+fi
+
+if at 1 "data dirs in $data"; then
+    if [ "$corpus" = none ]; then
+        dirs=(); for split in $train_set $dev_set $test_sets; do dirs+=("$data/$split"); done
+        "$PYTHON" ../local/prepare_data.py --validate "${dirs[@]}" --add-prompts "${pipes[@]}"
+    else
+        "$PYTHON" ../local/prepare_data.py --corpus "$corpus" --downloads "$downloads" --data "$data" --nj "$nj"
+    fi
+fi
+
+if at 2 "features"; then
+    dirs=()
+    for split in $train_set $dev_set $test_sets; do [ ! -d "$data/$split" ] || dirs+=("$data/$split"); done
+    "$PYTHON" -m pscodec.bin.extract_features --data-dir "${dirs[@]}" --campplus "$campplus" --nj "$nj" "${pipes[@]}"
+fi
+
+if at 3 "train $config (preset $preset) into $exp"; then
+    if [ "$corpus" = ljspeech ]; then
+        echo "ljspeech is a test corpus: nothing to train (--exp names the codec to test)"
+    else
+        launch=("$PYTHON")
+        [ "$ngpu" -le 1 ] || launch=("$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$ngpu")
+        # shellcheck disable=SC2086  # train_args is a list of words
+        "${launch[@]}" train.py "$config" "${presets[@]}" --exp "$exp" ${init:+--init "$init"} --train_dir "$data/$train_set" \
+            --dev_dir "$data/$dev_set" --campplus "$campplus" $train_args
+    fi
+fi
+
+if at 4 "train again"; then
+    echo "no second training is configured for $(basename "$config")"
+fi
+
+if at 5 "code and decode ($test_sets)"; then
+    "$PYTHON" -m pscodec.bin.decode --exp "$exp" --data "$data" --splits "$test_sets" --controls "$controls" \
+        --checkpoint "$checkpoint" "${pipes[@]}"
+fi
+
+if at 6 "score"; then
+    "$PYTHON" -m pscodec.bin.evaluate --exp "$exp" --data "$data" --splits "$test_sets" --campplus "$campplus" --nj "$nj" "${pipes[@]}"
+fi
+
+if at 7 "report"; then
+    "$PYTHON" -m pscodec.bin.report --exp "$exp" --data "$data" --paper paper/table1.tsv --out "$exp/report" "${pipes[@]}"
+fi

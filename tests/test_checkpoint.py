@@ -1,0 +1,68 @@
+"""Checkpoints are whole or not there at all."""
+
+import pytest
+import torch
+
+from pscodec.utils.checkpoint import AtomicCheckpointer, RandomState, codec_weights, load_weights
+from pscodec.utils.errors import UserError
+
+
+class FullDisk:
+    """A recoverable whose saving stops half-way, as on a full disk."""
+
+
+def half(obj, path):
+    path.write_bytes(b"half")
+    raise OSError(28, "No space left on device")
+
+
+def checkpoints(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_a_save_that_fails_leaves_the_earlier_one_and_nothing_else(tmp_path):
+    model = torch.nn.Linear(2, 2)
+    checkpointer = AtomicCheckpointer(tmp_path, {"codec": model})
+    good = checkpointer.save_checkpoint(meta={"step": 1})
+    before = checkpoints(tmp_path)
+    checkpointer.add_recoverable("disk", FullDisk(), custom_save_hook=half)
+    with pytest.raises(OSError, match="No space left"):
+        checkpointer.save_checkpoint(meta={"step": 2})
+    assert checkpoints(tmp_path) == before
+    assert checkpointer.find_checkpoint().path == good.path
+
+
+def test_a_kill_in_the_middle_is_not_taken_for_a_checkpoint(tmp_path):
+    checkpointer = AtomicCheckpointer(tmp_path, {"codec": torch.nn.Linear(2, 2)})
+    checkpointer.save_checkpoint(meta={"step": 1})
+    # what a SIGKILL leaves: the hidden folder, metadata first, parameters not yet
+    partial = tmp_path / ".partial-CKPT+later"
+    partial.mkdir()
+    (partial / "CKPT.yaml").write_text("step: 2\nunixtime: 9e9\nend-of-epoch: true\n")
+    assert checkpointer.find_checkpoint().meta["step"] == 1
+    checkpointer.save_checkpoint(meta={"step": 3})
+    assert not partial.exists() and len(checkpoints(tmp_path)) == 2
+
+
+def test_best_and_last(tmp_path):
+    model = torch.nn.Linear(1, 1, bias=False)
+    checkpointer = AtomicCheckpointer(tmp_path / "save", {"codec": model})
+    for step, score in ((1, 0.5), (2, 0.3), (3, 0.4)):
+        model.weight.data.fill_(step)
+        checkpointer.save_checkpoint(meta={"step": step, "score": score, "unixtime": float(step)})
+    assert codec_weights(tmp_path, "best")[1]["step"] == 2 and codec_weights(tmp_path, "last")[1]["step"] == 3
+    fresh = torch.nn.Linear(1, 1, bias=False)
+    assert load_weights(tmp_path, {"codec": fresh})["step"] == 2 and fresh.weight.item() == 2
+    with pytest.raises(UserError, match="does not fit"):
+        load_weights(tmp_path, {"codec": torch.nn.Linear(3, 1, bias=False)})
+    with pytest.raises(UserError, match="run stage 3"):
+        load_weights(tmp_path / "other", {"codec": fresh})
+
+
+def test_random_state_goes_on_where_it_was(tmp_path):
+    state = RandomState()
+    state.save(tmp_path / "rng")
+    drawn = torch.rand(3)
+    torch.rand(50)
+    state.load(tmp_path / "rng", end_of_epoch=False)
+    assert torch.equal(torch.rand(3), drawn)

@@ -1,0 +1,122 @@
+"""Quantizers against numbers worked out by hand."""
+
+import pytest
+import torch
+
+from pscodec.quantizers.codebook import Codebook
+from pscodec.quantizers.rvq import GroupResidualVQ, ResidualVQ
+
+
+def fixed(entries, **options):
+    book = Codebook(len(entries), len(entries[0]), kmeans_steps=0, **options)
+    book.entries.data.copy_(torch.tensor(entries, dtype=torch.float32))
+    return book
+
+
+def test_nearest_is_euclidean():
+    book = fixed([[0.0, 0.0], [3.0, 4.0], [10.0, 0.0]])
+    x = torch.tensor([[1.0, 1.0], [3.0, 3.0], [7.0, 0.5], [6.4, 0.0]])
+    # the last: distances^2 40.96, 27.56 (to [3, 4]), 12.96
+    assert book.nearest(x).tolist() == [0, 1, 2, 2]
+
+
+def test_losses_gradients_and_straight_through_by_hand():
+    rvq = ResidualVQ(2, codebook_size=2, commitment=0.25, kmeans_steps=0, restart_after=0)
+    rvq.layers[0].entries.data.copy_(torch.tensor([[1.0, 1.0], [-1.0, -1.0]]))
+    z = torch.tensor([[[2.0], [1.0]]], requires_grad=True)  # [B, D, T]; nearest [1, 1], difference [1, 0]
+    q = rvq(z)
+    assert q.codes.tolist() == [[[0]]]
+    assert q.z_q.flatten().tolist() == [1.0, 1.0]
+    # element means: codebook (1 + 0) / 2, commitment 0.25 of the same
+    assert q.loss.item() == pytest.approx(0.5 + 0.125)
+    (q.loss + (q.z_q * torch.tensor([[[3.0], [5.0]]])).sum()).backward()
+    # straight-through [3, 5] plus commitment 0.25 * 2 * [1, 0] / 2
+    assert z.grad.flatten().tolist() == pytest.approx([3.25, 5.0])
+    # codebook 2 * (e - z) / 2 = [-1, 0], only for the chosen entry
+    assert rvq.layers[0].entries.grad.tolist() == [[-1.0, 0.0], [0.0, 0.0]]
+
+
+def test_residual_layers_by_hand():
+    rvq = ResidualVQ(1, codebook_size=2, n_residual=2, kmeans_steps=0, restart_after=0)
+    rvq.layers[0].entries.data.copy_(torch.tensor([[4.0], [-4.0]]))
+    rvq.layers[1].entries.data.copy_(torch.tensor([[1.0], [-1.0]]))
+    q = rvq(torch.tensor([[[5.5, 2.5, -3.2]]]))
+    assert q.codes.tolist() == [[[0, 0, 1], [0, 1, 0]]]
+    assert q.z_q.tolist() == [[[5.0, 3.0, -3.0]]]
+    assert torch.equal(rvq.decode(q.codes), q.z_q)
+
+
+@pytest.mark.parametrize(("residual_grad", "expected"), [("all", 0.25), ("first", 0.25 * 1.5 / 2 * 2)])
+def test_which_commitments_reach_the_encoder(residual_grad, expected):
+    rvq = ResidualVQ(1, 2, n_residual=2, kmeans_steps=0, restart_after=0, residual_grad=residual_grad)
+    rvq.layers[0].entries.data.copy_(torch.tensor([[4.0], [-4.0]]))
+    rvq.layers[1].entries.data.copy_(torch.tensor([[1.0], [-1.0]]))
+    z = torch.tensor([[[5.5]]], requires_grad=True)
+    rvq(z).loss.backward()
+    # mean over two layers of 0.25 * 2 * residual: 1.5 from the first, 0.5 from the second
+    first, second = 0.25 * 2 * 1.5 / 2, 0.25 * 2 * 0.5 / 2
+    assert z.grad.item() == pytest.approx(first + (second if residual_grad == "all" else 0))
+
+
+def test_groups_are_independent_and_in_order():
+    grvq = GroupResidualVQ(4, n_groups=2, codebook_size=8, n_residual=2)
+    z = torch.randn(3, 4, 40)
+    grvq(z)
+    grvq.eval()
+    q = grvq(z)
+    assert q.codes.shape == (3, 4, 40) and grvq.n_q == 4 and len(grvq.codebooks) == 4
+    assert torch.equal(grvq.groups[1](z[:, 2:]).codes, q.codes[:, 2:])
+    assert torch.allclose(grvq.decode(q.codes), q.z_q, atol=1e-6)
+    with pytest.raises(ValueError, match="divide"):
+        GroupResidualVQ(5, n_groups=2)
+
+
+def test_ema_moves_entries_to_the_mean_of_their_vectors():
+    book = fixed([[0.0], [10.0]], update="ema", decay=0.5, restart_after=0)
+    book.sums.copy_(book.entries)
+    book(torch.tensor([[1.0], [3.0], [8.0]]))
+    # counts .5 * 1 + .5 * [2, 1]; sums .5 * [0, 10] + .5 * [4, 8]
+    assert book.counts.tolist() == [1.5, 1.0]
+    assert book.entries.flatten().tolist() == pytest.approx([2 / 1.5, 9.0])
+    assert not book.entries.requires_grad
+
+
+def test_kmeans_starts_on_the_clusters():
+    torch.manual_seed(0)
+    centres = torch.tensor([[-5.0, 0.0], [5.0, 0.0], [0.0, 9.0]])
+    x = centres.repeat(50, 1) + 0.01 * torch.randn(150, 2)
+    book = Codebook(3, 2, kmeans_steps=20, restart_after=0)
+    book(x)
+    assert book.started
+    distance = torch.cdist(centres, book.entries.detach())
+    assert len(book(x).unique()) >= 2 and distance.min(1).values.min() < 0.1
+
+
+def test_an_unused_entry_is_restarted_after_so_many_steps_and_evaluation_changes_nothing():
+    book = fixed([[0.0], [100.0]], restart_after=3)
+    x = torch.tensor([[0.5], [-0.5]])
+    for _ in range(2):
+        book(x)
+    assert book.entries[1].item() == 100.0 and book.idle.tolist() == [0, 2]
+    book.eval()
+    book(x)
+    assert book.idle.tolist() == [0, 2]
+    book.train()
+    book(x)
+    assert book.entries[1].item() in (0.5, -0.5) and book.idle.tolist() == [0, 0]
+
+
+def test_codes_do_not_change_under_autocast():
+    torch.manual_seed(0)
+    rvq = ResidualVQ(32, 64).eval()
+    z = torch.randn(2, 32, 50)
+    with torch.autocast("cpu", torch.bfloat16):
+        codes = rvq(z).codes
+    assert torch.equal(codes, rvq(z).codes)
+
+
+def test_options_are_checked():
+    with pytest.raises(ValueError, match="grad or ema"):
+        Codebook(4, 2, update="adam")
+    with pytest.raises(ValueError, match="all or first"):
+        ResidualVQ(4, residual_grad="some")
