@@ -136,7 +136,9 @@ def unpack(data):
     sizes = [per_packet] * min(packets, len(data)) + ([rest] if rest else [])  # a hostile count costs no memory
     expected = at + sum(-(-k * bits * n // 8) + _CRC.size for n in sizes)
     if packets > len(data) or expected != len(data):
-        raise ValueError(f"{len(data)} bytes where the header promises {n_samples / sample_rate:.2f} s of {k} codes a frame")
+        raise ValueError(
+            f"{len(data)} bytes where the header promises {n_samples / sample_rate:.2f} s of {k} codes a frame"
+        )
     codes = []
     for number, n in enumerate(sizes):
         payload = data[at : at + -(-k * bits * n // 8)]

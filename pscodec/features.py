@@ -16,7 +16,13 @@ def stft(wav, n_fft, hop_length, win_length=None, normalized=False):
     win_length = win_length or n_fft
     window = _hann(win_length, wav.device)
     flat = torch.stft(
-        wav.float().reshape(-1, wav.shape[-1]), n_fft, hop_length, win_length, window, return_complex=True, normalized=False
+        wav.float().reshape(-1, wav.shape[-1]),
+        n_fft,
+        hop_length,
+        win_length,
+        window,
+        return_complex=True,
+        normalized=False,
     )
     if normalized:
         flat = flat / win_length**0.5

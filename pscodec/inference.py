@@ -64,7 +64,7 @@ class Coder:
 
     @torch.inference_mode()
     def decode(self, stream):
-        """bitstream.Stream -> `wav` `[1, n_samples]` at the codec's rate. Raises UserError for another model's stream."""
+        """bitstream.Stream -> `wav` `[1, n_samples]` at the codec's rate. UserError for another model's stream."""
         if stream.fingerprint != self.fingerprint:
             raise UserError(f"coded by model {stream.fingerprint.hex()}, this is model {self.fingerprint.hex()}")
         codes = torch.from_numpy(stream.codes).to(self.device)[None]

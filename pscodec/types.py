@@ -1,4 +1,7 @@
-"""What crosses a file boundary has a name. Shapes: B batch, L samples, T latent frames, F feature frames, D, K = n_q."""
+"""What crosses a file boundary has a name.
+
+Shapes: B batch, L samples, T latent frames, F feature frames, D latent_dim, K = n_q codes a frame.
+"""
 
 from dataclasses import dataclass, field, replace
 
@@ -24,7 +27,7 @@ class Prompt:
 
 @dataclass
 class Quantized:
-    """A quantizer's answer: `z_q` `[B, D, T]` (straight-through in training), `codes` `[B, K, T]` int64, `loss` scalar."""
+    """A quantizer's answer: `z_q` `[B, D, T]` (straight-through), `codes` `[B, K, T]` int64, `loss` scalar."""
 
     z_q: Tensor
     codes: Tensor
@@ -33,7 +36,7 @@ class Quantized:
 
 @dataclass
 class CodecOutput:
-    """A codec's forward pass: `wav_hat` `[B, 1, L]`, the quantizer's answer, and named latents for losses and figures."""
+    """A codec's forward pass: `wav_hat` `[B, 1, L]`, the quantizer's answer, named latents for losses and figures."""
 
     wav_hat: Tensor
     quantized: Quantized
@@ -42,7 +45,7 @@ class CodecOutput:
 
 @dataclass
 class Judged:
-    """What discriminators say of one signal: `logits`, one tensor a sub-discriminator; `fmaps`, a list of layers each."""
+    """What discriminators say of one signal: `logits`, one tensor a sub-discriminator; `fmaps`, its layers."""
 
     logits: list[Tensor]
     fmaps: list[list[Tensor]]

@@ -526,5 +526,3 @@ def test_package_texts_are_gzip(local, tmp_path, monkeypatch):
     assert not (tmp_path / "mini/.apt").exists()
     monkeypatch.setattr(sounds, "_unpack_packages", lambda *args: pytest.fail("fetched again"))
     sounds.fetch_asterisk(tmp_path / "mini")
-
-

@@ -25,7 +25,9 @@ def data_dir(tmp_path):
         with kaldiio.WriteHelper(f"ark,scp:{folder}/{kind}.ark,{folder}/{kind}.scp") as writer:
             for u in utterances:
                 frames = np.arange(round(u.duration * 100), dtype=np.float32)
-                value = np.repeat(frames[:, None], 80, 1) if kind != "xvector" else np.full(192, len(frames), np.float32)
+                value = (
+                    np.repeat(frames[:, None], 80, 1) if kind != "xvector" else np.full(192, len(frames), np.float32)
+                )
                 writer(u.utt, value)
     return folder
 

@@ -179,11 +179,11 @@ def test_an_archive_goes_on_where_it_was_broken_off(tmp_path):
         archive.add(utt, arrays[utt])
     archive.file.close()
     archive.notes.close()
-    # The machine goes down: u2's matrix is cut in the middle, though noted, and the note of u3 is cut too.
+    # The machine goes down: u2's matrix is noted but broken, more was written behind it, the note of u3 is cut.
     whole = (tmp_path / "mel.ark").read_bytes()
-    (tmp_path / "mel.ark").write_bytes(whole[:-5])
+    (tmp_path / "mel.ark").write_bytes(whole[: int(archive.places["u2"].rpartition(":")[2])] + b"\0" * 500)
     with open(tmp_path / "mel.scp.part", "a") as file:
-        file.write(f"u3 {tmp_path}/mel.a")
+        file.write(f"u3 {tmp_path}/mel.ark:3")
     archive = Archive(tmp_path, "mel", False)
     assert [utt in archive for utt in arrays] == [True, True, False, False]
     for utt in ("u2", "u3"):

@@ -65,7 +65,13 @@ def test_unknown_option(conf):
 
 
 def test_a_strangers_yaml_cannot_run_foreign_code(conf):
-    for evil in ("!apply:os.system [true]", "!new:subprocess.Popen [[true]]", "!name:os.system", "!module:os", "!include:x.yaml"):
+    for evil in (
+        "!apply:os.system [true]",
+        "!new:subprocess.Popen [[true]]",
+        "!name:os.system",
+        "!module:os",
+        "!include:x.yaml",
+    ):
         with pytest.raises(UserError, match="not a class of pscodec"):
             build_only(f"codec: {evil}\n", "codec")
         with pytest.raises(UserError, match="not a class of pscodec"):

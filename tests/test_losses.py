@@ -56,13 +56,17 @@ def test_mel_loss_of_a_gain_is_five_times_its_logarithm():
 
 def test_losses_of_silence_have_finite_gradients():
     wav_hat = torch.zeros(1, 1, 24000, requires_grad=True)
-    (MultiMelL1()(heard(torch.zeros(1, 1, 24000), wav_hat)) + WavL1()(heard(torch.zeros(1, 1, 24000), wav_hat))).backward()
+    (
+        MultiMelL1()(heard(torch.zeros(1, 1, 24000), wav_hat)) + WavL1()(heard(torch.zeros(1, 1, 24000), wav_hat))
+    ).backward()
     assert torch.isfinite(wav_hat.grad).all()
 
 
 def test_weighted_sum_logs_what_it_does_not_train_and_waits_for_discriminators():
     wav, wav_hat = torch.zeros(1, 1, 8), torch.full((1, 1, 8), 0.25, requires_grad=True)
-    losses = WeightedSum({"wav": WavL1(), "quant": Quantization(), "adv": HingeGenerator()}, {"wav": 2, "quant": 0, "adv": 1})
+    losses = WeightedSum(
+        {"wav": WavL1(), "quant": Quantization(), "adv": HingeGenerator()}, {"wav": 2, "quant": 0, "adv": 1}
+    )
     total, terms = losses(heard(wav, wav_hat))
     assert total.item() == pytest.approx(0.5)
     assert {k: v.item() for k, v in terms.items()} == {"wav": 0.25, "quant": 0.5}

@@ -98,14 +98,18 @@ def test_a_prompt_that_brings_its_voiceprint_equals_one_that_does_not(mini):
     p = prompt()
     with torch.no_grad():
         voiceprint = mini.vpp_enc.campplus(p.fbank)
-        assert torch.allclose(mini.side(p)["z_vp"], mini.side(Prompt(mel=p.mel, voiceprint=voiceprint))["z_vp"], atol=1e-6)
+        assert torch.allclose(
+            mini.side(p)["z_vp"], mini.side(Prompt(mel=p.mel, voiceprint=voiceprint))["z_vp"], atol=1e-6
+        )
 
 
 def test_convolutions_equal_torch_and_give_whole_frames():
     torch.manual_seed(0)
     x = torch.randn(2, 6, 40)
     ours = conv(6, 8, 5, dilation=3, weight_norm=False)
-    assert torch.allclose(ours(x), torch.nn.functional.conv1d(x, ours.weight, ours.bias, padding=6, dilation=3), atol=1e-5)
+    assert torch.allclose(
+        ours(x), torch.nn.functional.conv1d(x, ours.weight, ours.bias, padding=6, dilation=3), atol=1e-5
+    )
     for stride in (2, 4, 5, 8):
         assert conv(6, 8, 2 * stride, stride)(x).shape == (2, 8, 40 // stride)
         up = upsample(6, 8, stride, weight_norm=False)

@@ -46,7 +46,7 @@ class Prompts:
         return self.of(self.names[utt])
 
     def wrong(self, utt):
-        """Of another speaker: the next one's utterance of the same number. UserError where there is only one speaker."""
+        """Of another speaker: the next one's utterance of the same number. UserError if there is only one speaker."""
         speakers = sorted(set(self.speakers.values()))
         if len(speakers) < 2:
             raise UserError("a wrong prompt needs a split of two speakers or more")
@@ -95,14 +95,16 @@ def main(argv=None):
     parser.add_argument("--exp", type=Path, required=True, help="experiment folder")
     parser.add_argument("--data", type=Path, default="data", help="folder of the data dirs")
     parser.add_argument("--splits", default="test", help="names of data dirs, separated by spaces")
-    parser.add_argument("--controls", default="", help="splits to decode with shuffled codes and with wrong prompts too")
+    parser.add_argument(
+        "--controls", default="", help="splits to decode with shuffled codes and with wrong prompts too"
+    )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
 
     coder = load_codec(args.exp, args.checkpoint, args.device)
-    print(f"decoding with the {args.checkpoint} checkpoint of {args.exp}: step {coder.meta.get('step')}, model {coder.fingerprint.hex()}")
+    print(f"decoding with the {args.checkpoint} checkpoint of {args.exp}: step {coder.meta.get('step')}")
     for split in args.splits.split():
         for control in (None, *CONTROLS) if split in args.controls.split() else (None,):
             name = f"{split}.{control}" if control else split

@@ -74,7 +74,6 @@ class Extractor:
                 found["xvector"] = self.campplus(fbank[None])[0].numpy()
         return {kind: found[kind] for kind in kinds if kind in found}
 
-
     def _mel(self, utterance, wav):
         if wav.shape[-1] <= self.mel.n_fft // 2:
             raise UserError(f"{utterance.path}: too short for a log-Mel, {wav.shape[-1]} samples")

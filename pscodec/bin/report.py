@@ -45,8 +45,8 @@ NOTES = (
     "lattice; a copy scores about 4.4. DNSMOS: P.835 (OVRL, SIG, BAK) and P.808, 16 kHz, without a reference. SI-SNR: "
     "zero mean, at the codec's rate. MCD linear Mel: 10/ln10·√2·‖mel−mel′‖ on 128 magnitude bands (n_fft 1024, "
     "window 512, hop 128), what codec papers print as MCD; it grows with the level. MCD cepstral: order 24, alpha "
-    "0.466 at 24 kHz, c0 left out, no alignment, mel-cepstrum of the plain STFT. SECS: cosine of CAM++ embeddings; a codec "
-    "that is conditioned on CAM++ has an advantage in it.</p></details>"
+    "0.466 at 24 kHz, c0 left out, no alignment, mel-cepstrum of the plain STFT. SECS: cosine of CAM++ embeddings; a "
+    "codec that is conditioned on CAM++ has an advantage in it.</p></details>"
 )
 
 

@@ -49,7 +49,9 @@ class CodecBrain(sb.Brain):
             total, terms = self.hparams.losses(evidence)
         if not torch.isfinite(total):
             values = " ".join(f"{name}={value.item():.3g}" for name, value in terms.items())
-            raise UserError(f"step {self.optimizer_step + 1}: the loss is not finite ({values}); the last checkpoint is kept")
+            raise UserError(
+                f"step {self.optimizer_step + 1}: the loss is not finite ({values}); the last checkpoint is kept"
+            )
         self._descend("codec", total)
         for scheduler in self.schedulers.values():  # the discriminators' goes on while they wait for their start
             with warnings.catch_warnings():
@@ -62,7 +64,8 @@ class CodecBrain(sb.Brain):
 
     def _fit_discriminators(self, evidence):
         """One step of the discriminators; leaves their answers on both signals in `evidence`."""
-        discriminators, wav, wav_hat = self.modules.discriminators, evidence.wav, evidence.output.wav_hat
+        discriminators = self.modules.discriminators
+        wav, wav_hat = self._judged_part(evidence.wav, evidence.output.wav_hat)
         with self.training_ctx:
             loss = self.hparams.discriminator_loss(discriminators(wav), discriminators(wav_hat.detach()))
         self._descend("discriminators", loss)
@@ -75,6 +78,15 @@ class CodecBrain(sb.Brain):
                 evidence.real = plain(wav)
             evidence.fake = plain(wav_hat)
         plain.requires_grad_(True)
+
+    def _judged_part(self, *signals):
+        """The same random stretch of `adversarial_segment` seconds of each signal (0: all of it)."""
+        length = round(self.hparams.adversarial_segment * self.hparams.sample_rate)
+        spare = signals[0].shape[-1] - length
+        if not length or spare <= 0:
+            return signals
+        start = int(torch.randint(spare + 1, ()))
+        return [signal[..., start : start + length] for signal in signals]
 
     def _descend(self, name, loss):
         optimizer = self.optimizers_dict[name]
@@ -129,7 +141,7 @@ class CodecBrain(sb.Brain):
             )
         if step > hp.collapse_after and values["perplexity"] < hp.min_perplexity:
             raise UserError(
-                f"step {step}: the codebook has collapsed (perplexity {values['perplexity']:.2f} of {hp.codebook_size}); "
+                f"step {step}: the codebook has collapsed (perplexity {perplexity.min():.2f} of {hp.codebook_size}); "
                 "try a lower lr, codebook_update: ema, or a smaller restart_after"
             )
         self._start_counting()
@@ -159,7 +171,9 @@ class CodecBrain(sb.Brain):
         score = values[hp.score]
         if if_main_process():
             self.journal.scalars(step, "valid", values)
-            self.journal.say(f"epoch {epoch}, step {step}: validation " + " ".join(f"{k} {v:.4f}" for k, v in values.items()))
+            self.journal.say(
+                f"epoch {epoch}, step {step}: validation " + " ".join(f"{k} {v:.4f}" for k, v in values.items())
+            )
             self.journal.speech(step, dict(zip(("reference", "decoded"), self.example, strict=True)), hp.sample_rate)
         self.checkpointer.save_and_keep_only(
             meta={"score": score, "step": step, "epoch": epoch},

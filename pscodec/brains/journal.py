@@ -9,7 +9,7 @@ from pscodec.utils.files import write_text
 
 
 class Journal:
-    """Writes into the experiment folder `exp`. `resume_step`: rows of curves.tsv past it are dropped (they will come again)."""
+    """Writes into the experiment folder `exp`; rows of curves.tsv past `resume_step` are dropped (they come again)."""
 
     header = "step\tset\tname\tvalue\n"
 
@@ -55,7 +55,9 @@ class Journal:
         levels = [decibels(wav[0], hop_length=hop) for wav in signals.values()]
         with tempfile.TemporaryDirectory() as folder:
             spectrograms(f"{folder}/figure.png", levels, list(signals), sample_rate, hop)
-            self.board.add_image("spectrograms", matplotlib.image.imread(f"{folder}/figure.png"), step, dataformats="HWC")
+            self.board.add_image(
+                "spectrograms", matplotlib.image.imread(f"{folder}/figure.png"), step, dataformats="HWC"
+            )
         for name, wav in signals.items():
             self.board.add_audio(name, wav, step, sample_rate)
 

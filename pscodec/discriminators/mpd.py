@@ -36,7 +36,7 @@ class PeriodDiscriminator(nn.Module):
 
 
 class MultiPeriodDiscriminator(nn.Module):
-    """One `PeriodDiscriminator` a period; `width` 32 is HiFi-GAN's 41.1 M parameters, smaller widths scale every layer."""
+    """One `PeriodDiscriminator` a period; `width` 32 is HiFi-GAN's 41.1 M parameters, smaller ones scale all layers."""
 
     def __init__(self, periods=(2, 3, 5, 7, 11), width=32):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Multi-scale STFT discriminator. Source: Defossez et al., EnCodec (2022), section 3.4, with the public code's kernels."""
+"""Multi-scale STFT discriminator. Source: Defossez et al., EnCodec (2022), section 3.4; kernels of the public code."""
 
 import torch
 import torch.nn.functional as F

@@ -59,7 +59,7 @@ def conv(i, o, kernel_size, stride=1, dilation=1, groups=1, bias=True, padding=N
 
 
 def upsample(i, o, stride, kernel_size=None, weight_norm=True):
-    """A transposed convolution of `i` to `o` channels that gives exactly T * stride frames; kernel 2 * stride unless told."""
+    """A transposed convolution of `i` to `o` channels: exactly T * stride frames; kernel 2 * stride unless told."""
     kernel_size = kernel_size or 2 * stride
     padding = -(-(kernel_size - stride) // 2)
     output_padding = stride - kernel_size + 2 * padding

@@ -8,12 +8,14 @@ from pscodec.types import CodecOutput
 
 
 class PSCodec(Codec):
-    """The parts are built elsewhere (YAML) and joined here as in fig. 2; `vpp_enc` or `melp_enc` may be None (Table V)."""
+    """The parts are built elsewhere (YAML) and joined here as in fig. 2; a prompt encoder may be None (Table V)."""
 
     def __init__(self, encoder, quantizer, decoder, fusion, vpp_enc=None, melp_enc=None, sample_rate=24000):
         super().__init__()
         if encoder.hop_length != decoder.hop_length:
-            raise ValueError(f"encoder strides give {encoder.hop_length} samples a frame, decoder strides {decoder.hop_length}")
+            raise ValueError(
+                f"encoder strides give {encoder.hop_length} samples a frame, decoder strides {decoder.hop_length}"
+            )
         self.sample_rate, self.hop_length = sample_rate, encoder.hop_length
         self.encoder, self.quantizer = encoder, quantizer
         self.vpp_enc, self.melp_enc = vpp_enc, melp_enc

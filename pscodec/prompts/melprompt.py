@@ -1,4 +1,4 @@
-"""MelP-Enc: what the prompt's Mel spectrogram says of the utterance, as one vector. PSCodec, section III-A.2, fig. 4."""
+"""MelP-Enc: what the prompt's Mel spectrogram tells, as one vector. PSCodec, section III-A.2, fig. 4."""
 
 import torch.nn.functional as F
 from torch import nn
@@ -13,7 +13,7 @@ class Block(nn.Module):
     def __init__(self, channels, n_heads, kernel_size, dropout):
         super().__init__()
         self.norm = nn.LayerNorm(channels)
-        self.attention = SelfAttention(channels, n_heads, dropout)
+        self.attention = SelfAttention(channels, n_heads)
         self.conv = conv(channels, channels, kernel_size, weight_norm=False)
         self.linear = nn.Linear(channels, channels)
         self.dropout = nn.Dropout(dropout)
@@ -28,7 +28,7 @@ class MelPEnc(nn.Module):
     """Eq. (1): `mel` `[B, n_mels, F]` -> `z_mel` `[B, latent_dim, 1]`, the mean over time of six blocks, and an MLP."""
 
     def __init__(
-        self, latent_dim=512, n_mels=80, width=512, n_blocks=6, n_heads=4, kernel_size=3, hidden=1024, dropout=0.1
+        self, latent_dim=512, n_mels=80, width=512, n_blocks=6, n_heads=4, kernel_size=3, hidden=1024, dropout=0.0
     ):
         super().__init__()
         self.first = conv(n_mels, width, kernel_size, weight_norm=False)

@@ -61,7 +61,7 @@ class ResidualVQ(nn.Module):
 
 
 class GroupResidualVQ(nn.Module):
-    """The channels in `n_groups` equal parts, a `ResidualVQ` each. Codes `[B, n_groups * n_residual, T]`, group by group."""
+    """The channels in `n_groups` equal parts, a `ResidualVQ` each. Codes `[B, n_q, T]`, group by group."""
 
     def __init__(self, dim, n_groups=1, **residual):
         super().__init__()

@@ -88,5 +88,7 @@ def load_weights(exp, modules, which="best"):
         try:
             module.load_state_dict(torch.load(path.with_name(f"{name}.ckpt"), map_location="cpu", weights_only=True))
         except RuntimeError as error:
-            raise UserError(f"{path.parent}: {name} does not fit this configuration: {str(error).splitlines()[-1].strip()}") from None
+            raise UserError(
+                f"{path.parent}: {name} does not fit this configuration: {str(error).splitlines()[-1].strip()}"
+            ) from None
     return meta

@@ -86,7 +86,9 @@ def _scalars(path):
     tree = _read(path)
     for key, value in tree.items():
         if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(x, dict | list) for x in value)):
-            raise UserError(f"{path}: {key} is not a scalar or a list of scalars, so it cannot be laid over any variant")
+            raise UserError(
+                f"{path}: {key} is not a scalar or a list of scalars, so it cannot be laid over any variant"
+            )
     return tree
 
 

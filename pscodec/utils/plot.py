@@ -6,10 +6,9 @@ import numpy as np
 
 from pscodec.utils.files import atomic_path
 
-BLUE, ORANGE = "#0072B2", "#E69F00"  # Okabe & Ito
-THEMES = {
-    "light": {"text": "#1f2933", "grid": "#e4e7eb", "edge": "#9aa5b1", "back": "#ffffff"},
-    "dark": {"text": "#e4e7eb", "grid": "#323f4b", "edge": "#7b8794", "back": "#171b21"},
+THEMES = {  # the lines are Okabe & Ito's blues and orange
+    "light": {"text": "#1f2933", "grid": "#e4e7eb", "edge": "#9aa5b1", "back": "#ffffff", "train": "#0072B2"},
+    "dark": {"text": "#e4e7eb", "grid": "#323f4b", "edge": "#7b8794", "back": "#171b21", "train": "#56B4E9"},
 }
 
 
@@ -85,7 +84,7 @@ def curves(path, series, columns=4, theme="light"):
     with _figure(path, rows, columns, (2.9 * columns + 0.4, 2.05 * rows + 0.35), theme) as (figure, axes):
         handles = {}
         for axis, (name, sets) in zip(axes.flat, series.items(), strict=False):
-            for which, colour in (("train", BLUE), ("valid", ORANGE)):
+            for which, colour in (("train", THEMES[theme]["train"]), ("valid", "#E69F00")):
                 if which in sets:
                     handles[which] = _line(axis, *sets[which], colour, which)
             _limit(axis, [value for _, values in sets.values() for value in values])

@@ -12,7 +12,6 @@ import argparse
 import math
 from pathlib import Path
 
-import speechbrain as sb
 import torch
 import yaml
 from safetensors.torch import save_file
@@ -21,14 +20,14 @@ from speechbrain.utils.epoch_loop import EpochCounter
 from torch.utils.data import DataLoader
 
 from pscodec.brains.codec import CodecBrain
+from pscodec.brains.journal import Journal
 from pscodec.data.codec import Batches, SegmentPromptDataset, collate
 from pscodec.prompts.campplus import CAMPPlus, load_campplus
 from pscodec.utils.checkpoint import AtomicCheckpointer, load_weights
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import atomic_path, write_text
 from pscodec.utils.hparams import build, compose, resolve
-from pscodec.brains.journal import Journal
-from pscodec.utils.precision import best_precision
+from pscodec.utils.machine import best_precision, keep_memory
 
 
 def options(argv=None):
@@ -124,6 +123,8 @@ def main(argv=None):
             save_file({k: v.contiguous() for k, v in codec.state_dict().items()}, partial)
     ddp_barrier()
 
+    if args.device == "cpu":
+        keep_memory()
     precision = hp["precision"] if hp["precision"] != "auto" else best_precision(args.device)
     hp["losses"].to(args.device)
     epochs = EpochCounter(math.ceil(hp["total_steps"] / (hp["steps_per_epoch"] or len(train) // hp["batch_size"] or 1)))

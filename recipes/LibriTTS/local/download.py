@@ -1,9 +1,9 @@
 """Stage 0: put a corpus and the CAM++ weights on disk. What is there already is left alone.
 
-  python download.py --corpus mini                          Asterisk core sounds, 5 voices (else Mini LibriSpeech)
-  python download.py --corpus libritts --parts dev-clean,test-clean
-  python download.py --corpus ljspeech
-  python download.py --corpus /my/recordings                a folder of speaker folders: only looked at
+python download.py --corpus mini                          Asterisk core sounds, 5 voices (else Mini LibriSpeech)
+python download.py --corpus libritts --parts dev-clean,test-clean
+python download.py --corpus ljspeech
+python download.py --corpus /my/recordings                a folder of speaker folders: only looked at
 """
 
 import argparse

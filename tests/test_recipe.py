@@ -1,0 +1,251 @@
+"""The recipe as its users run it: every stage of run.sh on a handful of real utterances, and a killed run resumed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+import yaml
+
+from pscodec import bitstream, cli
+
+# smaller than the mini preset, and everything on: discriminators, restarts of dead codes, dropout, loader workers
+TINY = {
+    "width": 4,
+    "latent_dim": 32,
+    "decoder_width": 32,
+    "melp_width": 32,
+    "dropout": 0.1,
+    "mpd_width": 1,
+    "msstft_width": 2,
+    "adversarial_start": 1,
+    "adversarial_segment": 0.3,
+    "restart_after": 2,
+    "batch_size": 2,
+    "segment": 0.4,
+    "valid_segment": 0.4,
+    "log_steps": 2,
+}
+
+
+def words(options):
+    return [word for key, value in options.items() for word in (f"--{key}", str(value))]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, mini_corpus, campplus_path):
+    """A corpus of two speakers, eight utterances each, and folders beside it that only these tests write to."""
+    root = tmp_path_factory.mktemp("recipe")
+    for speaker in ("fr_CA_f_June", "it_IT_m_Carlo"):
+        (root / "corpus" / speaker).mkdir(parents=True)
+        recordings = [p for p in sorted((mini_corpus / speaker).rglob("*.wav")) if 1.2 < soundfile.info(p).duration < 4]
+        for path in recordings[:8]:
+            shutil.copy(path, root / "corpus" / speaker / path.name)
+    (root / "downloads/campplus").mkdir(parents=True)
+    shutil.copy(campplus_path, root / "downloads/campplus/campplus_cn_en_common.pt")
+    return root
+
+
+def run_sh(recipe, place, *options, train=TINY, **more):
+    command = [
+        "bash",
+        str(recipe / "run.sh"),
+        "--corpus",
+        str(place / "corpus"),
+        "--downloads",
+        str(place / "downloads"),
+    ]
+    command += ["--data", str(place / "data"), "--preset", "mini", "--nj", "1", "--train-args", " ".join(words(train))]
+    environment = os.environ | {"VIRTUAL_ENV": sys.prefix}
+    return subprocess.run([*command, *options], capture_output=True, text=True, env=environment, **more)
+
+
+@pytest.fixture(scope="module")
+def walked(recipe, place):
+    """The experiment that all stages leave."""
+    train = TINY | {"total_steps": 6, "steps_per_epoch": 3, "ckpt_interval_steps": 2}
+    done = run_sh(recipe, place, "--exp", str(place / "exp"), train=train)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1].endswith("report/index.html")
+    return place / "exp"
+
+
+def test_every_stage_leaves_its_files(place, walked):
+    for name in (
+        "hyperparams.yaml",
+        "train_log.txt",
+        "curves.tsv",
+        "save/theta_0.safetensors",
+        "scores.tsv",
+        "report/index.html",
+    ):
+        assert (walked / name).stat().st_size > 0, name
+    assert list((walked / "tensorboard").iterdir())
+    summary = json.loads((walked / "summary.json").read_text())
+    assert set(summary["test"]) >= {"codec", "shuffled_codes", "wrong_prompt"}
+    prompts = dict(line.split() for line in (place / "data/test/utt2prompt").read_text().splitlines())
+    assert all(utt != prompt for utt, prompt in prompts.items())
+
+
+def test_what_is_decoded_comes_from_real_files(place, walked):
+    rows = [line.split("\t") for line in (walked / "decode/test/bits.tsv").read_text().splitlines()[1:]]
+    assert rows
+    for utt, seconds, codes, side, total in rows:
+        psc = walked / f"decode/test/psc/{utt}.psc"
+        stream = bitstream.read(psc)
+        assert psc.stat().st_size == int(total) == stream.sizes()["total"]
+        frames = -(-stream.n_samples // 320)
+        assert stream.codes.shape == (1, frames) and stream.bits == 9
+        assert int(codes) == sum(-(-9 * min(75, frames - i) // 8) for i in range(0, frames, 75))
+        assert int(side) == 2 * 2 * 32 + len("z_vp") + len("z_mel") + 2 * 3
+        info = soundfile.info(walked / f"decode/test/wav/{utt}.wav")
+        assert (info.samplerate, info.frames) == (24000, stream.n_samples)
+        assert float(seconds) == pytest.approx(info.duration)
+
+
+def test_shuffled_codes_are_the_same_codes_in_another_order(walked):
+    utt = next((walked / "decode/test/psc").iterdir()).name
+    plain = bitstream.read(walked / "decode/test/psc" / utt).codes
+    shuffled = bitstream.read(walked / "decode/test.shuffled_codes/psc" / utt).codes
+    assert sorted(plain[0]) == sorted(shuffled[0])
+
+
+def test_command_line_codes_a_file_and_refuses_to_overwrite(place, walked, tmp_path, capsys):
+    speech = next((place / "corpus").rglob("*.wav"))
+    cli.main(["encode", str(speech), str(tmp_path / "x.psc"), "--exp", str(walked)])
+    cli.main(["decode", str(tmp_path / "x.psc"), str(tmp_path / "x.wav"), "--exp", str(walked)])
+    assert abs(soundfile.info(tmp_path / "x.wav").duration - soundfile.info(speech).duration) < 1e-3
+    assert "bit/s" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="exists"):
+        cli.main(["decode", str(tmp_path / "x.psc"), str(tmp_path / "x.wav"), "--exp", str(walked)])
+    with pytest.raises(SystemExit, match="error: "):
+        cli.main(["info", str(tmp_path / "x.wav")])
+
+
+def test_another_models_stream_is_refused(walked, tmp_path):
+    psc = next((walked / "decode/test/psc").iterdir())
+    stream = bitstream.read(psc)
+    stream.fingerprint = b"strange!"
+    bitstream.write(tmp_path / "x.psc", stream)
+    with pytest.raises(SystemExit, match="coded by model"):
+        cli.main(["decode", str(tmp_path / "x.psc"), str(tmp_path / "x.wav"), "--exp", str(walked)])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stagee", "3"], "unknown option --stagee"),
+        (["--corpus", "/no/such/folder"], "no corpus '/no/such/folder'"),
+        (["--preset", "huge"], "no preset 'huge'"),
+        (["--config", "conf/none.yaml"], "no configuration conf/none.yaml"),
+        (["--stage", "3", "--train-args", "--lrr 1"], "unknown option --lrr (did you mean 'lr'?)"),
+        (["--stage", "3", "--train-args", "--dev_dir data/none"], "data/none"),
+        (["--stage", "5", "--exp", "exp/none"], "no hyperparams.yaml"),
+        (["--stage", "6", "--exp", "exp/none"], "exp/none"),
+    ],
+)
+def test_mistakes_are_one_line_and_a_status(recipe, place, walked, options, message):
+    defaults = [] if "--exp" in options else ["--exp", str(place / "other")]
+    done = run_sh(recipe, place, *defaults, *options)
+    told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode != 0 and len(told) == 1 and message in told[0], done.stderr[-1500:]
+
+
+def train(recipe, place, exp, **options):
+    """train.py in a process of its own, for it is to be killed."""
+    settings = TINY | {"total_steps": 16, "steps_per_epoch": 8, "ckpt_interval_steps": 2, "num_workers": 1, **options}
+    settings |= {"train_dir": place / "data/train", "dev_dir": place / "data/dev"}
+    settings |= {"campplus": place / "downloads/campplus/campplus_cn_en_common.pt"}
+    command = [sys.executable, "train.py", "conf/pscodec_base.yaml", "--preset", "conf/presets/mini.yaml", "--exp", exp]
+    return subprocess.Popen(
+        [*map(str, command), *words(settings)], cwd=recipe, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finished(process):
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out[-2000:]
+    return out
+
+
+def last_checkpoint(exp):
+    """(meta, folder) of the newest whole checkpoint, or (None, None)."""
+    found = [(yaml.safe_load((p / "CKPT.yaml").read_text()), p) for p in (exp / "save").glob("CKPT*")]
+    return max(found, key=lambda pair: pair[0]["unixtime"], default=(None, None))
+
+
+def test_a_killed_run_ends_bit_equal_to_one_that_never_stopped(recipe, place, walked, tmp_path):
+    finished(train(recipe, place, tmp_path / "whole"))
+    process = train(recipe, place, tmp_path / "killed")
+    deadline = time.time() + 200
+    while (last_checkpoint(tmp_path / "killed")[0] or {"step": 0})["step"] < 10:
+        assert time.time() < deadline and process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    stopped = last_checkpoint(tmp_path / "killed")[0]["step"]
+    assert 10 <= stopped < 16, "killed in mid-epoch"
+    assert f"going on from step {stopped}" in finished(train(recipe, place, tmp_path / "killed"))
+
+    (meta, whole), (other, resumed) = (last_checkpoint(tmp_path / name) for name in ("whole", "killed"))
+    assert meta["step"] == other["step"] == 16 and meta["score"] == other["score"]
+    states = [p for p in sorted(whole.glob("*.ckpt")) if p.name not in ("brain.ckpt", "epochs.ckpt")]
+    assert {"codec.ckpt", "discriminators.ckpt", "optimizer_codec.ckpt", "random_state.ckpt"} <= {
+        p.name for p in states
+    }
+    for path in states:
+        one, two = (torch.load(p, weights_only=True) for p in (path, resumed / path.name))
+        assert same(one, two), f"{path.name} differs"
+
+
+def same(one, two):
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, two)
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(same(one[k], two[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(two) and all(same(a, b) for a, b in zip(one, two, strict=True))
+    return one == two
+
+
+def test_fine_tuning_starts_from_another_experiments_codec_and_discriminators(recipe, place, walked, tmp_path):
+    process = train(recipe, place, tmp_path / "tuned", total_steps=2, steps_per_epoch=2, lr="1e-9", restart_after=0)
+    plain = finished(process)
+    assert "step 2/2" in plain
+    command = dict(total_steps=2, steps_per_epoch=2, lr="1e-9", restart_after=0, adversarial_start=99)
+    process = train(recipe, place, tmp_path / "init", **command, **{"init": walked})
+    finished(process)
+    start = torch.load(last_checkpoint_best(walked) / "codec.ckpt", weights_only=True)
+    end = torch.load(last_checkpoint(tmp_path / "init")[1] / "codec.ckpt", weights_only=True)
+    assert torch.allclose(start["encoder.last.weight"], end["encoder.last.weight"], atol=1e-6)
+    start = torch.load(last_checkpoint_best(walked) / "discriminators.ckpt", weights_only=True)
+    end = torch.load(last_checkpoint(tmp_path / "init")[1] / "discriminators.ckpt", weights_only=True)
+    assert all(torch.equal(start[k], end[k]) for k in start)
+
+
+def last_checkpoint_best(exp):
+    from pscodec.utils.checkpoint import codec_weights
+
+    return Path(codec_weights(exp)[0]).parent
+
+
+def test_nan_and_a_changed_configuration_stop_with_one_line(recipe, place, walked, tmp_path):
+    process = train(recipe, place, tmp_path / "nan", lambda_mel="nan")
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode != 0 and "not finite" in out.splitlines()[-1]
+    process = train(recipe, place, walked, latent_dim=48)
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode != 0 and "trained with another configuration" in out.splitlines()[-1]
+
+
+def test_a_collapsed_codebook_stops_the_run(recipe, place, walked, tmp_path):
+    process = train(recipe, place, tmp_path / "x", min_perplexity=600, collapse_after=0)
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode != 0 and "collapsed" in out.splitlines()[-1]
