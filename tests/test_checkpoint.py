@@ -1,5 +1,8 @@
 """Checkpoints are whole or not there at all."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -26,7 +29,7 @@ def test_a_save_that_fails_leaves_the_earlier_one_and_nothing_else(tmp_path):
     good = checkpointer.save_checkpoint(meta={"step": 1})
     before = checkpoints(tmp_path)
     checkpointer.add_recoverable("disk", FullDisk(), custom_save_hook=half)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match="No space left"):
         checkpointer.save_checkpoint(meta={"step": 2})
     assert checkpoints(tmp_path) == before
     assert checkpointer.find_checkpoint().path == good.path
@@ -66,3 +69,23 @@ def test_random_state_goes_on_where_it_was(tmp_path):
     torch.rand(50)
     state.load(tmp_path / "rng", end_of_epoch=False)
     assert torch.equal(torch.rand(3), drawn)
+
+
+def test_a_disk_that_is_really_full(tmp_path):
+    """A file size limit stands for the full disk: torch's writer fails half-way through the codec's parameters."""
+    code = """
+import resource, signal, sys, torch
+from pscodec.utils.checkpoint import AtomicCheckpointer
+from pscodec.utils.errors import one_line_errors
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+model = torch.nn.Linear(1000, 1000)
+checkpointer = AtomicCheckpointer(sys.argv[1], {"codec": model})
+checkpointer.save_checkpoint(meta={"step": 1})
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+one_line_errors(checkpointer.save_checkpoint)(meta={"step": 2})
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    told = done.stderr.strip().splitlines()
+    assert done.returncode == 1 and told[-1].startswith("error: ") and "could not be written" in told[-1]
+    assert len(checkpoints(tmp_path)) == 1
+    assert AtomicCheckpointer(tmp_path, {}).find_checkpoint().meta["step"] == 1

@@ -1,6 +1,7 @@
 """Checkpoints that are whole or not there at all, and the random state they need."""
 
 import os
+import re
 import shutil
 import uuid
 
@@ -26,9 +27,13 @@ class AtomicCheckpointer(sb.Checkpointer):
         try:
             saved = super().save_checkpoint(meta or {}, end_of_epoch, name, **kwargs)
             partial = saved and saved.path
-        except BaseException:
+        except BaseException as error:
             for leftover in self.checkpoints_dir.glob(".partial-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
+            # what torch's writer says of a full disk depends on where it strikes
+            if isinstance(error, OSError) or re.search("PytorchStreamWriter|inline_container", str(error)):
+                reason = f"{self.checkpoints_dir}: a checkpoint could not be written ({str(error).splitlines()[0]})"
+                raise UserError(f"{reason}; the earlier ones are as they were") from error
             raise
         if partial is None:  # not the main process
             return None

@@ -16,7 +16,9 @@ def one_line_errors(main):
         try:
             return main(*args, **kwargs)
         except UserError as error:
-            sys.exit(f"error: {error}")
+            # from a loader's worker it comes as a traceback whose last line is ours
+            line = str(error).strip().splitlines()[-1]
+            sys.exit(f"error: {line.removeprefix(f'{UserError.__module__}.UserError: ')}")
         except OSError as error:
             sys.exit(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "))
 
