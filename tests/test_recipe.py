@@ -32,6 +32,7 @@ TINY = {
     "segment": 0.4,
     "valid_segment": 0.4,
     "log_steps": 2,
+    "quantize_start": 1,
 }
 
 

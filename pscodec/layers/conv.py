@@ -49,12 +49,23 @@ class ConvTranspose1d(nn.ConvTranspose1d):
         return y.squeeze(2)
 
 
-def conv(i, o, kernel_size, stride=1, dilation=1, groups=1, bias=True, padding=None, weight_norm=True):
+def _start(layer, fan_in, gain=1.0):
+    """He's initialisation (2015): the signal keeps its size through layers with rectifiers.
+
+    torch's default shrinks it at each of them, and a vocoder then spends its first hundreds of steps on getting loud.
+    """
+    nn.init.normal_(layer.weight, std=gain * (2 / fan_in) ** 0.5)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def conv(i, o, kernel_size, stride=1, dilation=1, groups=1, bias=True, padding=None, weight_norm=True, gain=1.0):
     """A convolution of `i` to `o` channels. Unless `padding` is told, it gives T / stride frames for T divisible by
     stride (odd kernels where stride is 1)."""
     if padding is None:
         padding = -(-((kernel_size - 1) * dilation + 1 - stride) // 2)
     layer = Conv1d(i, o, kernel_size, stride, padding, dilation, groups, bias)
+    _start(layer, i * kernel_size // groups, gain)
     return _weight_norm(layer) if weight_norm else layer
 
 
@@ -64,4 +75,5 @@ def upsample(i, o, stride, kernel_size=None, weight_norm=True):
     padding = -(-(kernel_size - stride) // 2)
     output_padding = stride - kernel_size + 2 * padding
     layer = ConvTranspose1d(i, o, kernel_size, stride, padding, output_padding)
+    _start(layer, i * kernel_size // stride)
     return _weight_norm(layer) if weight_norm else layer

@@ -17,7 +17,7 @@ class ResBlock(nn.Module):
     def __init__(self, channels, kernel_size, dilations=(1, 3, 5)):
         super().__init__()
         self.convs1 = nn.ModuleList(conv(channels, channels, kernel_size, dilation=d) for d in dilations)
-        self.convs2 = nn.ModuleList(conv(channels, channels, kernel_size) for _ in dilations)
+        self.convs2 = nn.ModuleList(conv(channels, channels, kernel_size, gain=0.2) for _ in dilations)
 
     def forward(self, x):
         for conv1, conv2 in zip(self.convs1, self.convs2, strict=True):

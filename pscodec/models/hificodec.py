@@ -72,7 +72,7 @@ class Decoder(nn.Module):
             self.ups.append(upsample(width, width // 2, stride, kernel))
             width //= 2
             self.mrfs.append(MRF(width, kernels, dilations))
-        self.last = conv(width, 1, 7)
+        self.last = conv(width, 1, 7, gain=0.1)
 
     def forward(self, z):
         x = self.first(z)

@@ -19,15 +19,26 @@ class ResidualVQ(nn.Module):
     codebooks only the second term.
     `residual_grad`: `all` lets every layer's commitment reach the encoder; `first` is the public HifiCodec's
     behaviour, where the straight-through estimate cancels the gradient of every residual after the first.
+    `start`: training steps that let `z` through as it is (codes 0, loss 0), so that the codebooks begin on latents
+    that already mean something.
     """
 
     def __init__(
-        self, dim, codebook_size=512, n_residual=1, codebook_dim=0, commitment=0.25, residual_grad="all", **codebook
+        self,
+        dim,
+        codebook_size=512,
+        n_residual=1,
+        codebook_dim=0,
+        commitment=0.25,
+        residual_grad="all",
+        start=0,
+        **codebook,
     ):
         super().__init__()
         if residual_grad not in ("all", "first"):
             raise ValueError(f"residual_grad is all or first, not {residual_grad!r}")
-        self.commitment, self.residual_grad = commitment, residual_grad
+        self.commitment, self.residual_grad, self.start = commitment, residual_grad, start
+        self.register_buffer("steps", torch.tensor(0))
         width = codebook_dim or dim
         self.project_in = nn.Linear(dim, width) if width != dim else nn.Identity()
         self.project_out = nn.Linear(width, dim) if width != dim else nn.Identity()
@@ -38,6 +49,9 @@ class ResidualVQ(nn.Module):
         return len(self.layers)
 
     def forward(self, z):
+        if self.steps < self.start:
+            self.steps += self.training
+            return Quantized(z, z.new_zeros(len(z), self.n_q, z.shape[2], dtype=torch.long), z.new_zeros(()))
         x = residual = self.project_in(z.transpose(1, 2)).float()
         total, codes, loss = 0, [], 0
         for layer in self.layers:
