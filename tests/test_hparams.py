@@ -59,6 +59,16 @@ def test_mistakes_are_one_line(conf, file, text, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("written", "value"), [("1e-3", 1e-3), ("2.5E5", 2.5e5), ("-3e+2", -300.0), ("1.25e-9", 1.25e-9)]
+)
+def test_exponents_are_numbers_as_people_write_them(conf, written, value):
+    (conf / "small.yaml").write_text(f"lr: {written}\n")
+    assert build(resolve(compose(conf / "variant.yaml", [conf / "small.yaml"])))["lr"] == value
+    assert build(resolve(compose(conf / "variant.yaml"), {"lr": value}))["lr"] == value
+    assert build(resolve(compose(conf / "variant.yaml"), {"lr": value}))["optimizer"].keywords["lr"] == value
+
+
 def test_unknown_option(conf):
     with pytest.raises(UserError, match="unknown option --lrr .did you mean 'lr'"):
         resolve(compose(conf / "base.yaml"), {"lrr": 1})

@@ -18,7 +18,7 @@ from pscodec.data.audio import load_audio, save_audio
 from pscodec.data.kaldi import load_matrices, read_data_dir, read_table, write_table
 from pscodec.inference import load_codec
 from pscodec.types import Prompt
-from pscodec.utils.errors import UserError, one_line_errors
+from pscodec.utils.errors import one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.progress import progress
 
@@ -42,14 +42,16 @@ class Prompts:
             return Prompt(mel=mel, voiceprint=_tensor(self.xvectors[utt]))
         return Prompt(mel=mel, fbank=_tensor(self.fbanks[utt].T))
 
+    @property
+    def can_be_wrong(self):
+        return len(set(self.speakers.values())) > 1
+
     def right(self, utt):
         return self.of(self.names[utt])
 
     def wrong(self, utt):
-        """Of another speaker: the next one's utterance of the same number. UserError if there is only one speaker."""
+        """Of another speaker (ask `can_be_wrong` first): the next one's utterance of the same number."""
         speakers = sorted(set(self.speakers.values()))
-        if len(speakers) < 2:
-            raise UserError("a wrong prompt needs a split of two speakers or more")
         other = speakers[(speakers.index(self.speakers[utt]) + 1) % len(speakers)]
         theirs = sorted(u for u, s in self.speakers.items() if s == other and u in self.mels)
         mine = sorted(u for u, s in self.speakers.items() if s == self.speakers[utt])
@@ -108,6 +110,9 @@ def main(argv=None):
     for split in args.splits.split():
         for control in (None, *CONTROLS) if split in args.controls.split() else (None,):
             name = f"{split}.{control}" if control else split
+            if control == "wrong_prompt" and not Prompts(args.data / split).can_be_wrong:
+                print(f"left out: {name}: {args.data / split} has one speaker only")
+                continue
             count = decode_split(coder, args.data / split, args.exp / "decode" / name, control, args.allow_pipes)
             print(f"{args.exp}/decode/{name}: {count} utterances")
 

@@ -46,7 +46,14 @@ def resolve(text, overrides=None):
     for key in overrides or {}:
         if key not in keys:
             raise UserError(f"unknown option --{key}{_hint(key, keys)}")
-    return resolve_references(io.StringIO(text), overrides or {}, overrides_must_match=True).getvalue()
+    resolved = resolve_references(io.StringIO(text), overrides or {}, overrides_must_match=True).getvalue()
+    return re.sub(r"(?m)(?<=[:\[,-] )[-+]?[\d.]+[eE][-+]?\d+(?=\s*(?:[,\]#]|$))", _float_of_yaml_1_1, resolved)
+
+
+def _float_of_yaml_1_1(match):
+    """`1e-3` means a number to people and to YAML 1.2; HyperPyYAML reads YAML 1.1, which wants `1.0e-3`."""
+    mantissa, _, exponent = f"{float(match.group()):.16e}".partition("e")
+    return f"{mantissa.rstrip('0')}{'0' if mantissa.rstrip('0').endswith('.') else ''}e{exponent}"
 
 
 def build(text):

@@ -13,7 +13,7 @@ import math
 from pathlib import Path
 
 import torch
-import yaml
+from ruamel.yaml import YAML
 from safetensors.torch import save_file
 from speechbrain.utils.distributed import ddp_barrier, ddp_init_group, get_rank, if_main_process
 from speechbrain.utils.epoch_loop import EpochCounter
@@ -42,19 +42,15 @@ def options(argv=None):
     for flag, value in zip(rest[::2], rest[1::2], strict=False):
         if not flag.startswith("--"):
             raise UserError(f"expected --key value, got {flag!r}")
-        overrides[flag[2:].replace("-", "_")] = yaml.safe_load(_exponent(value))
+        overrides[flag[2:].replace("-", "_")] = _scalar(value)
     if len(rest) % 2:
         raise UserError(f"option {rest[-1]} has no value")
     return args, overrides
 
 
-def _exponent(value):
-    """YAML 1.1 reads 1e-3 as a string; people mean a number."""
-    try:
-        float(value)
-    except ValueError:
-        return value
-    return value if "e" not in value.lower() else repr(float(value))
+def _scalar(word):
+    """A word of the command line as YAML 1.2 means it: 1e-3 is a number."""
+    return YAML(typ="safe", pure=True).load(word)
 
 
 def datasets(hp):
@@ -103,7 +99,7 @@ def main(argv=None):
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 
     text = resolve(compose(args.config, args.preset), overrides)
-    torch.manual_seed(yaml.safe_load(str(overrides.get("seed", 0))) or 0)
+    torch.manual_seed(YAML().load(text)["seed"])  # before anything is built
     hp = build(text)
     if if_main_process():
         _same_model(args.exp / "hyperparams.yaml", text)
