@@ -3,8 +3,8 @@
 import torch.nn.functional as F
 from torch import nn
 
+from pscodec.discriminators.base import Parallel
 from pscodec.layers.conv import conv
-from pscodec.types import Judged
 
 
 class PeriodDiscriminator(nn.Module):
@@ -35,12 +35,8 @@ class PeriodDiscriminator(nn.Module):
         return self.last(x), fmaps
 
 
-class MultiPeriodDiscriminator(nn.Module):
+class MultiPeriodDiscriminator(Parallel):
     """One `PeriodDiscriminator` a period; `width` 32 is HiFi-GAN's 41.1 M parameters, smaller ones scale all layers."""
 
     def __init__(self, periods=(2, 3, 5, 7, 11), width=32):
-        super().__init__()
-        self.parts = nn.ModuleList(PeriodDiscriminator(p, width) for p in periods)
-
-    def forward(self, wav):
-        return Judged(*map(list, zip(*(part(wav) for part in self.parts), strict=True)))
+        super().__init__(PeriodDiscriminator(p, width) for p in periods)

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from pscodec.discriminators.base import Parallel
 from pscodec.features import stft
-from pscodec.types import Judged
 
 
 class STFTDiscriminator(nn.Module):
@@ -37,12 +37,8 @@ class STFTDiscriminator(nn.Module):
         return self.last(x), fmaps
 
 
-class MultiScaleSTFTDiscriminator(nn.Module):
+class MultiScaleSTFTDiscriminator(Parallel):
     """One `STFTDiscriminator` a window length in samples, hop a quarter of it."""
 
     def __init__(self, n_ffts=(1024, 2048, 512, 256, 128), width=32):
-        super().__init__()
-        self.parts = nn.ModuleList(STFTDiscriminator(n_fft, width) for n_fft in n_ffts)
-
-    def forward(self, wav):
-        return Judged(*map(list, zip(*(part(wav) for part in self.parts), strict=True)))
+        super().__init__(STFTDiscriminator(n_fft, width) for n_fft in n_ffts)

@@ -95,7 +95,8 @@ class Recovery:
 @one_line_errors
 def main(argv=None):
     args, overrides = options(argv)
-    ddp_init_group({"distributed_backend": "nccl" if args.device.startswith("cuda") else "gloo"})
+    backend = "nccl" if args.device.startswith("cuda") else "gloo"
+    ddp_init_group({"distributed_backend": backend})  # nothing, unless torchrun has started us
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 
     text = resolve(compose(args.config, args.preset), overrides)
@@ -130,7 +131,14 @@ def main(argv=None):
     brain = CodecBrain(
         modules={"codec": codec, "discriminators": discriminators},
         hparams=hp,
-        run_opts={"device": args.device, "precision": precision, "noprogressbar": True},
+        run_opts={
+            "device": args.device,
+            "precision": precision,
+            "noprogressbar": True,
+            "distributed_backend": backend,
+            "distributed_launch": world > 1,
+            "find_unused_parameters": world > 1,  # the codebooks, until quantize_start
+        },
         checkpointer=checkpointer,
     )
     last = checkpointer.find_checkpoint()
