@@ -115,6 +115,16 @@ def test_codes_do_not_change_under_autocast():
     assert torch.equal(codes, rvq(z).codes)
 
 
+def test_a_late_start_lets_the_latents_through_in_training_only():
+    rvq = ResidualVQ(4, 8, start=2)
+    z = torch.randn(1, 4, 30)
+    for _ in range(2):
+        assert torch.equal(rvq(z).z_q, z) and not rvq.layers[0].started
+        assert not torch.equal(rvq.eval()(z).z_q, z)
+        rvq.train()
+    assert not torch.equal(rvq(z).z_q, z) and rvq.layers[0].started
+
+
 def test_options_are_checked():
     with pytest.raises(ValueError, match="grad or ema"):
         Codebook(4, 2, update="adam")

@@ -49,8 +49,8 @@ class ResidualVQ(nn.Module):
         return len(self.layers)
 
     def forward(self, z):
-        if self.steps < self.start:
-            self.steps += self.training
+        if self.training and self.steps < self.start:
+            self.steps += 1
             return Quantized(z, z.new_zeros(len(z), self.n_q, z.shape[2], dtype=torch.long), z.new_zeros(()))
         x = residual = self.project_in(z.transpose(1, 2)).float()
         total, codes, loss = 0, [], 0
