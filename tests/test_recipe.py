@@ -164,15 +164,31 @@ def test_mistakes_are_one_line_and_a_status(recipe, place, walked, options, mess
     assert done.returncode != 0 and len(told) == 1 and message in told[0], done.stderr[-1500:]
 
 
-def train(recipe, place, exp, **options):
+def train(recipe, place, exp, launch=(), **options):
     """train.py in a process of its own, for it is to be killed."""
     settings = TINY | {"total_steps": 16, "steps_per_epoch": 8, "ckpt_interval_steps": 2, "num_workers": 1, **options}
     settings |= {"train_dir": place / "data/train", "dev_dir": place / "data/dev"}
     settings |= {"campplus": place / "downloads/campplus/campplus_cn_en_common.pt"}
-    command = [sys.executable, "train.py", "conf/pscodec_base.yaml", "--preset", "conf/presets/mini.yaml", "--exp", exp]
+    command = [
+        sys.executable,
+        *launch,
+        "train.py",
+        "conf/pscodec_base.yaml",
+        "--preset",
+        "conf/presets/mini.yaml",
+        "--exp",
+        exp,
+    ]
     return subprocess.Popen(
         [*map(str, command), *words(settings)], cwd=recipe, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+
+
+def test_two_processes_train_together(recipe, place, walked, tmp_path):
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    options = {"total_steps": 4, "steps_per_epoch": 2, "ckpt_interval_steps": 1}
+    out = finished(train(recipe, place, tmp_path / "two", launch, **options))
+    assert "step 4/4" in out and last_checkpoint(tmp_path / "two")[0]["step"] == 4
 
 
 def finished(process):

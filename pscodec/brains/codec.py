@@ -7,7 +7,8 @@ from collections import defaultdict
 import speechbrain as sb
 import torch
 from speechbrain.utils.checkpoints import ckpt_recency
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import if_main_process, main_process_only
+from torch.nn.parallel import DistributedDataParallel
 
 from pscodec.types import Evidence
 from pscodec.utils.checkpoint import RandomState
@@ -23,6 +24,14 @@ class CodecBrain(sb.Brain):
     """
 
     journal = None
+
+    def _wrap_distributed(self):
+        # SpeechBrain's own would synchronise the batch norms, and the only ones here are CAM++'s, which are frozen
+        if self.distributed_launch:
+            devices = [torch.cuda.current_device()] if str(self.device).startswith("cuda") else None
+            for name, module in self.modules.items():
+                # unused: the codebooks until quantize_start
+                self.modules[name] = DistributedDataParallel(module, devices, find_unused_parameters=True)
 
     def init_optimizers(self):
         hp = self.hparams
@@ -195,6 +204,7 @@ def perplexity_and_usage(counts):
     return torch.special.entr(p).sum(1).exp(), (counts > 0).float().mean(1)
 
 
+@main_process_only
 def _save_state(obj, path):
     torch.save(obj.state_dict(), path)
 

@@ -60,17 +60,17 @@ class Codebook(nn.Module):
             counts = torch.bincount(nearest, minlength=self.size).unsqueeze(1)
             means = torch.zeros_like(centres).index_add_(0, nearest, x) / counts.clamp(min=1)
             centres = torch.where(counts > 0, means, centres)
-        self.entries.copy_(centres)
+        self.entries.copy_(_of_first_process(centres))
         if self.update == "ema":
-            self.sums.copy_(centres)
+            self.sums.copy_(self.entries)
         self.started.fill_(True)
 
     @torch.no_grad()
     def _learn(self, x, codes):
-        chosen = torch.bincount(codes, minlength=self.size)
+        chosen = _over_processes(torch.bincount(codes, minlength=self.size))
         if self.update == "ema":
             self.counts.lerp_(chosen.float(), 1 - self.decay)
-            self.sums.lerp_(torch.zeros_like(self.sums).index_add_(0, codes, x), 1 - self.decay)
+            self.sums.lerp_(_over_processes(torch.zeros_like(self.sums).index_add_(0, codes, x)), 1 - self.decay)
             self.entries.copy_(self.sums / self.counts.clamp(min=1e-5).unsqueeze(1))
         self.idle.add_(1).masked_fill_(chosen > 0, 0)
         if self.restart_after:
@@ -80,7 +80,7 @@ class Codebook(nn.Module):
         dead = (self.idle >= self.restart_after).nonzero().squeeze(1)
         if len(dead) == 0:
             return
-        fresh = self._draw(x, len(dead))
+        fresh = _of_first_process(self._draw(x, len(dead)))
         self.entries.data[dead] = fresh
         self.idle[dead] = 0
         if self.update == "ema":
@@ -92,3 +92,17 @@ class Codebook(nn.Module):
         """`n` random rows of `x`, repeated only where it has fewer."""
         order = torch.randperm(len(x), device=x.device)
         return x[order.repeat(-(-n // len(x)))[:n]]
+
+
+def _over_processes(counts):
+    """The sum of `counts` over all training processes, so that their codebooks stay one."""
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(counts)
+    return counts
+
+
+def _of_first_process(values):
+    """`values` as the first training process has them."""
+    if torch.distributed.is_initialized():
+        torch.distributed.broadcast(values, 0)
+    return values

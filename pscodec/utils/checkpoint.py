@@ -7,7 +7,7 @@ import uuid
 
 import torch
 from speechbrain.utils import checkpoints as sb
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import if_main_process, main_process_only
 
 from pscodec.utils.errors import UserError
 
@@ -58,6 +58,7 @@ class RandomState:
     """The generators that training draws from (dropout, restarts of dead codes), as a part of the checkpoint."""
 
     @sb.mark_as_saver
+    @main_process_only
     def save(self, path):
         torch.save({"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}, path)
 

@@ -137,7 +137,6 @@ def main(argv=None):
             "noprogressbar": True,
             "distributed_backend": backend,
             "distributed_launch": world > 1,
-            "find_unused_parameters": world > 1,  # the codebooks, until quantize_start
         },
         checkpointer=checkpointer,
     )
