@@ -7,7 +7,7 @@ import uuid
 
 import torch
 from speechbrain.utils import checkpoints as sb
-from speechbrain.utils.distributed import if_main_process, main_process_only
+from speechbrain.utils.distributed import ddp_barrier, if_main_process, main_process_only
 
 from pscodec.utils.errors import UserError
 
@@ -35,15 +35,19 @@ class AtomicCheckpointer(sb.Checkpointer):
                 reason = f"{self.checkpoints_dir}: a checkpoint could not be written ({str(error).splitlines()[0]})"
                 raise UserError(f"{reason}; the earlier ones are as they were") from error
             raise
-        if partial is None:  # not the main process
-            return None
-        for file in partial.iterdir():
+        if partial is not None:  # the main process
+            saved = self._publish(saved)
+        ddp_barrier()  # every process is to see the same checkpoints when the old ones are deleted
+        return saved
+
+    def _publish(self, saved):
+        """Flush the hidden folder of checkpoint `saved` to the disk and give it its name."""
+        for file in saved.path.iterdir():
             with open(file, "rb") as f:
                 os.fsync(f.fileno())
-        final = self.checkpoints_dir / partial.name.removeprefix(".partial-")
-        os.rename(partial, final)
-        paramfiles = {k: final / p.name for k, p in saved.paramfiles.items()}
-        return sb.Checkpoint(final, saved.meta, paramfiles)
+        final = self.checkpoints_dir / saved.path.name.removeprefix(".partial-")
+        os.rename(saved.path, final)
+        return sb.Checkpoint(final, saved.meta, {k: final / p.name for k, p in saved.paramfiles.items()})
 
     def _new_checkpoint_dirpath(self):
         # SpeechBrain names by the second; two saves within one second need the suffix
