@@ -1,4 +1,4 @@
-"""A static page without outside resources: a few helpers around text."""
+"""A static page without outside resources: a few functions around text."""
 
 from html import escape
 
