@@ -1,8 +1,8 @@
 """Convolutions over time that own layout and precision: every codec of the project gets its speed from here.
 
 Weights keep the shapes of `nn.Conv1d` / `nn.ConvTranspose1d`, so public state dicts fit. The arithmetic runs as a 2-D
-convolution of height 1 with the channels innermost in memory: oneDNN and cuDNN are several times faster on that
-layout in bfloat16 (`tools/bench` measures it), and activations keep it from layer to layer through their strides.
+convolution of height 1 with the channels innermost in memory: oneDNN and cuDNN are faster on that layout in
+bfloat16, and activations keep it from layer to layer through their strides.
 """
 
 import torch

@@ -17,7 +17,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x):
         q, k, v = self.qkv(x).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
-        if self.training:  # on short crops the plain product is several times faster than torch's fused kernel on a CPU
+        if self.training:  # on short crops the plain product avoids torch's fused kernel, slow on a CPU
             y = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v
         else:  # memory linear in the length
             y = F.scaled_dot_product_attention(q, k, v)

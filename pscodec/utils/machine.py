@@ -18,8 +18,7 @@ def keep_memory():
     """Let glibc keep the memory that tensors give back (Linux; elsewhere nothing happens).
 
     By default every large tensor on the CPU is mapped afresh and its pages are faulted in one by one, which costs
-    more than the arithmetic of element-wise layers: a training step on two cores took 1.4 times as long. The process
-    then holds on to its peak.
+    more than the arithmetic of element-wise layers. The process then holds on to its peak.
     """
     if not sys.platform.startswith("linux"):
         return
