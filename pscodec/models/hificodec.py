@@ -49,10 +49,9 @@ class HifiCodec(Codec):
         missing, unexpected = self.load_state_dict(renamed, strict=False)
         # the bookkeeping of training is ours alone
         missing = [k for k in missing if k.split(".")[-1] not in ("idle", "started", "steps")]
-        if missing or unexpected:
-            raise ValueError(
-                f"not this HifiCodec: {[*missing, *unexpected][0]} is {'missing' if missing else 'too much'}"
-            )
+        for keys, word in ((missing, "missing"), (unexpected, "too much")):
+            if keys:
+                raise ValueError(f"not this HifiCodec: {keys[0]} is {word}")
 
 
 def _from_public(key, n_kernels, part):

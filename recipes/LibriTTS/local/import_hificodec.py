@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make an experiment of a checkpoint of HifiCodec's public code, to code, score or fine-tune with.
 
-    python ../local/import_hificodec.py HiFi-Codec-24k-320d --exp exp/hificodec_public [--config conf/hificodec_public.yaml]
+    python ../local/import_hificodec.py HiFi-Codec-24k-320d --exp exp/hificodec_public
 
 The file holds tensors only: anything else in it is refused, not unpickled.
 """
