@@ -22,7 +22,7 @@ from pscodec.data.audio import load_audio, save_audio
 from pscodec.data.kaldi import read_data_dir, write_table
 from pscodec.data.prompts import Prompts
 from pscodec.inference import load_codec
-from pscodec.utils.errors import one_line_errors
+from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.progress import progress
 
@@ -88,6 +88,9 @@ def main(argv=None):
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
     prompting.check(args.conditions.split())
+    for split in args.prompts.split():
+        if split not in args.splits.split():
+            raise UserError(f"--prompts names {split}, which is not among --splits ({args.splits})")
 
     coder = load_codec(args.exp, args.checkpoint, args.device)
     print(f"decoding with the {args.checkpoint} checkpoint of {args.exp}: step {coder.meta.get('step')}")
