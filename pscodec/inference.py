@@ -48,10 +48,11 @@ class Coder:
 
     @torch.inference_mode()
     def encode(self, wav, sample_rate, prompt):
-        """`wav` `[1, L]` and the speaker's `prompt` (types.Prompt) -> bitstream.Stream."""
+        """`wav` `[1, L]` and the speaker's `prompt` (types.Prompt; None: without one) -> bitstream.Stream."""
         wav = resample(wav, sample_rate, self.model.sample_rate)
         codes = self.model.encode(wav[None].to(self.device))[0]
-        side = {name: z.flatten().half().cpu().numpy() for name, z in self.model.side(prompt.to(self.device)).items()}
+        side = self.model.side(prompt and prompt.to(self.device))
+        side = {name: z.flatten().half().cpu().numpy() for name, z in side.items()}
         return Stream(
             codes.cpu().numpy(),
             wav.shape[-1],
