@@ -38,8 +38,8 @@ def encode_file(coder, source, target, prompt=None, raw_rate=None):
         if raw_rate:
             rate, length, blocks = raw_rate, None, _raw_blocks(stack.enter_context(_input(source)), raw_rate)
         else:
-            file = stack.enter_context(_spooled_input()) if source == PIPE else source
-            rate, length, blocks = audio_blocks(file, BLOCK)
+            file = stack.enter_context(_spooled_input()) if source == PIPE else None
+            rate, length, blocks = audio_blocks(source, BLOCK, file)
         if prompt is None and coder.model.needs_prompt:
             begun = _begin(blocks, PROMPT * rate)
             blocks = itertools.chain(begun, blocks)

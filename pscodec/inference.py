@@ -118,16 +118,17 @@ class Coder:
             profile = known[0] if known else find_profile(header.profile, paths)
             self._check_model(profile, "enrolled")
             side = profile.side
-        if {name: len(vector.levels) for name, vector in side.items()} != self._side_sizes:
+        if {k: len(v.levels) for k, v in side.items()} != {k: z.shape[1] for k, z in self.silent_side.items()}:
             raise UserError(f"malformed header: side information that is not that of {self._this}")
         return {name: torch.from_numpy(v.floats())[None, :, None].to(self.device) for name, v in side.items()}
 
     @cached_property
-    def _side_sizes(self):
+    def silent_side(self):
+        """What `side` would be of a second of silence: the vectors that there are, and their sizes."""
         if not self.model.needs_prompt:
             return {}
         with torch.inference_mode():
-            return {k: len(z) for k, z in self._vectors((torch.zeros(1, 16000), 16000)).items()}
+            return self.model.side(self.prompt(torch.zeros(1, 16000), 16000).to(self.device))
 
     def _check_model(self, thing, verb):
         if thing.fingerprint != self.fingerprint:

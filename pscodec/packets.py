@@ -1,7 +1,7 @@
 """Codes in packets of about a second, each with a checksum: what is lost of a stream is as little as was damaged.
 
 A full packet is a tag byte (the packet's number modulo 128), the codes of `frames_per_packet` frames and a CRC-32; the
-end packet's tag has its top bit set and tells the samples it stands for, whole frames of codes or none. Every checksum
+end packet's tag has its top bit set and tells the samples it stands for, in as many frames as they need. Every checksum
 starts from the header's, so that no packet of another stream passes. docs/format.md describes the bytes.
 """
 
@@ -53,13 +53,14 @@ class Layout:
 
     def sizes(self, frames):
         """Of a stream of so many frames: bytes of its codes, and of what packets add to them."""
-        full, rest = divmod(frames, self.frames_per_packet)
+        full = max(0, frames - 1) // self.frames_per_packet
+        rest = frames - full * self.frames_per_packet
         codes = full * self.payload(self.frames_per_packet) + self.payload(rest)
         return codes, full * (_TAG.size + _CRC.size) + _TAG.size + _SAMPLES.size + _CRC.size
 
 
 class PacketWriter:
-    """Codes, as they come, into packets."""
+    """Codes, as they come, into packets; a full one leaves with the frame after it."""
 
     def __init__(self, layout):
         self.layout, self.number = layout, 0
@@ -70,7 +71,7 @@ class PacketWriter:
         if codes.size and (codes.min() < 0 or codes.max() >= 1 << self.layout.bits):
             raise ValueError(f"codes outside 0..{(1 << self.layout.bits) - 1}")
         held, n = np.concatenate([self.held, codes], 1), self.layout.frames_per_packet
-        full = held.shape[1] // n * n
+        full = max(0, held.shape[1] - 1) // n * n  # the end packet has a frame at least, in which the signal ends
         self.held = held[:, full:]
         return b"".join(self._packet(0, b"", held[:, i : i + n]) for i in range(0, full, n))
 
@@ -164,7 +165,7 @@ class PacketReader:
                 return None, None
             (samples,) = _SAMPLES.unpack_from(self._buffer, at + _TAG.size)
             frames = -(-samples // self.layout.hop_length)
-            if frames >= self.layout.frames_per_packet:
+            if frames > self.layout.frames_per_packet:
                 return 0, None
             size = _TAG.size + _SAMPLES.size + self.layout.payload(frames) + _CRC.size
         return (size if at + size <= len(self._buffer) else None), samples

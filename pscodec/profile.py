@@ -1,4 +1,4 @@
-"""Side information: the vectors that a codec's decoder needs of the speaker, quantized, and `.psp` files that hold them.
+"""Side information: the vectors that a codec's decoder needs of the speaker, quantized, and `.psp` files with them.
 
 A decoder helped by prompts (PSCodec: `z_vp` and `z_mel`) cannot start without them, so they are sent, and counted: as
 bytes with a step of their own each, a quarter of the size of floats. docs/format.md describes the bytes.

@@ -13,6 +13,7 @@ import torchaudio
 from pscodec.utils.errors import UserError
 from pscodec.utils.files import atomic_path
 
+SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".rf64", ".caf", ".sph"}
 MOST_TAPS = 30_000_000  # numbers in a resampling filter, about 0.5 GB while it is made
 LOUDEST = 8.0  # a float file may pass 1.0 a little; beyond this its samples are not scaled to [-1, 1] at all
 
@@ -66,13 +67,13 @@ def check_samples(wav, where=""):
         raise UserError(f"{where}samples up to {loudest:.0f}, not scaled to [-1, 1]")
 
 
-def audio_blocks(file, seconds=10.0):
+def audio_blocks(path, seconds=10.0, file=None):
     """A recording piece by piece: `(sample_rate, n_samples, blocks)`, the blocks an iterator of `[1, n]` as
-    `load_audio` reads them. `file`: a path, or a file object that can seek. Raises UserError as `load_audio` does."""
+    `load_audio` reads them. `file`: it, open, if `path` is but a name. Raises UserError as `load_audio` does."""
     try:
-        opened = soundfile.SoundFile(_existing(file) if isinstance(file, str | os.PathLike) else file)
+        opened = soundfile.SoundFile(_existing(path) if file is None else file)
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
-        raise _unreadable(file, error) from None
+        raise _unreadable(path, error) from None
 
     def blocks():
         count = 0
@@ -81,15 +82,15 @@ def audio_blocks(file, seconds=10.0):
                 try:
                     samples = opened.read(max(1, round(seconds * opened.samplerate)), "float32", always_2d=True)
                 except (soundfile.SoundFileError, RuntimeError, MemoryError) as error:
-                    raise _unreadable(file, error) from None
+                    raise _unreadable(path, error) from None
                 if len(samples) == 0:
                     break
                 count += len(samples)
                 wav = torch.from_numpy(samples.mean(axis=1, dtype=np.float32))[None]
-                check_samples(wav, f"{file}: ")
+                check_samples(wav, f"{path}: ")
                 yield wav.clamp_(-1.0, 1.0)
         if count == 0:
-            raise UserError(f"{file}: empty audio file")
+            raise UserError(f"{path}: empty audio file")
 
     return opened.samplerate, opened.frames, blocks()
 
