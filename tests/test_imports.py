@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "models": GROUND | {"layers", "quantizers", "prompts"},
     "downstream": GROUND | {"models.base", "layers"},
     "brains": GROUND | {"features", "metrics"},
+    "streaming": GROUND | {"models", "layers"},
     "inference": GROUND | {"models", "bitstream", "features", "data.audio"},
 }
 TOP = {"bin", "cli"}  # anything
