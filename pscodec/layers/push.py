@@ -37,11 +37,17 @@ class Held:
 
 
 def _twin(layer, **changes):
-    """A convolution that shares the parameters of `layer`, weight norm folded, with some of its options changed."""
+    """A convolution with the weights of `layer`, some of its options changed, and no padding.
+
+    Weight norm is folded, and weights lie with the channels innermost, as activations do (layers/conv): they are not
+    rearranged at every call then, which is most of what a call on a few frames costs. Weights that are so already are
+    shared with `layer`.
+    """
     names = ["in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups"]
     options = {name: getattr(layer, name) for name in names} | {"bias": layer.bias is not None} | changes
     twin = type_before_parametrizations(layer)(**options, padding=0, device="meta")  # no memory until it shares
-    twin.weight = nn.Parameter(layer.weight.detach(), requires_grad=False)
+    weight = layer.weight.detach().transpose(1, 2).contiguous().transpose(1, 2)
+    twin.weight = nn.Parameter(weight, requires_grad=False)
     twin.bias = layer.bias if options["bias"] else None
     return twin
 
