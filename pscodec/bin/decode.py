@@ -5,6 +5,8 @@
 Writes exp/NAME/decode/SPLIT/{psc/UTT.psc, wav/UTT.wav, wav.scp, bits.tsv}. The prompt is the utterance that the split's
 utt2prompt names. A split among --controls is also decoded with its codes in random order (SPLIT.shuffled_codes) and
 with the prompt of another speaker (SPLIT.wrong_prompt): what is lost shows what the codes and the prompt carry.
+
+Every file carries its prompt's vectors, 8 bits a number, as files between strangers would; `side_bytes` counts them.
 """
 
 import argparse

@@ -27,6 +27,11 @@ class Codec(nn.Module):
         return self.quantizer.codebook_size
 
     @property
+    def needs_prompt(self):
+        """Whether `side` makes anything of a prompt."""
+        return type(self).side is not Codec.side
+
+    @property
     def frame_rate(self):
         """Latent frames a second."""
         return self.sample_rate / self.hop_length

@@ -29,6 +29,10 @@ class PSCodec(Codec):
         wav_hat = self.synthesise(quantized.z_q, side)
         return CodecOutput(wav_hat, quantized, {"z": z, "z_q": quantized.z_q, **side})
 
+    @property
+    def needs_prompt(self):
+        return self.vpp_enc is not None or self.melp_enc is not None
+
     def side(self, prompt):
         """The prompt as vectors: `z_vp` and `z_mel`, `[B, D, 1]` each, for those encoders that exist."""
         side = {}
