@@ -88,9 +88,9 @@ def test_a_profile_is_found_by_its_hash(tmp_path):
     wanted = profile(1).hash
     assert find_profile(wanted, [tmp_path]).hash == wanted
     assert find_profile(wanted, [tmp_path / "deep/er/0.psp", tmp_path / "deep/er/1.psp"]).hash == wanted
-    with pytest.raises(UserError, match=f"profile {wanted.hex()}: not in .*0.psp$"):
+    with pytest.raises(UserError, match=f"profile {wanted.hex()}, which is not in .*0.psp$"):
         find_profile(wanted, [tmp_path / "deep/er/0.psp"])
-    with pytest.raises(UserError, match=f"profile {wanted.hex()}: name it"):
+    with pytest.raises(UserError, match=f"profile {wanted.hex()}, which was not given"):
         find_profile(wanted, [])
     with pytest.raises(UserError, match="broken.psp: a damaged"):
         find_profile(wanted, [tmp_path / "broken.psp"])
