@@ -22,14 +22,15 @@ PIECE = 2.0  # seconds pushed at once where a whole recording is at hand
 class StreamEncoder:
     """`model` (models.base.Codec, in eval mode) as an encoder of pieces of waveform.
 
-    `latency`: samples, from the first to the last that must have come before the first frame of codes can go out,
-    that frame's own hop_length samples among them; frame t goes out when t * hop_length + latency samples have come.
+    `latency`: samples that must have come before the first frame of codes goes out, that frame's own hop_length among
+    them. Frame t goes out when t * hop_length + latency samples have come, or at the end.
 
-    Weights are read once; a weight norm that the model has not folded yet costs a second copy of the weights.
+    Weights are read once, here. Where the model has not folded its weight norm, that costs a second copy of them.
     """
 
     def __init__(self, model, batch=1):
         self.model, self.batch = model, batch
+        self.weight = next(model.encoder.parameters())  # tells the device and precision
         self.pushed = Pushed(model, model.encoder)
         self.latency = bisect_left(range(1 << 30), 1, key=self.pushed.ready)
         self.n_samples = 0
@@ -45,7 +46,7 @@ class StreamEncoder:
         if wav.dim() != 3 or wav.shape[:2] != (self.batch, 1):
             raise ValueError(f"expected wav [{self.batch}, 1, n], got {list(wav.shape)}")
         self.n_samples += wav.shape[-1]
-        return self._codes(self.pushed.push(wav.to(next(self.model.parameters()))))
+        return self._codes(self.pushed.push(wav.to(self.weight)))
 
     @torch.inference_mode()
     def finish(self):
@@ -55,8 +56,7 @@ class StreamEncoder:
         """
         hop = self.model.hop_length
         missing = max(1, -(-self.n_samples // hop)) * hop - self.n_samples
-        rest = next(self.model.parameters()).new_zeros(self.batch, 1, missing)
-        codes = self._codes(self.pushed.push(rest, last=True))
+        codes = self._codes(self.pushed.push(self.weight.new_zeros(self.batch, 1, missing), last=True))
         self.reset()
         return codes
 
@@ -70,41 +70,41 @@ class StreamDecoder:
     """`model` (models.base.Codec, in eval mode) as a decoder of frames of codes; `side` is `model.side(prompt)`.
 
     `latency`: samples by which the waveform lags the codes: n frames complete the first n * hop_length - latency
-    samples. A stream that is coded, decoded and played as it comes is delayed by the two latencies together.
+    samples. Speech that is coded, decoded and played as it comes is late by the two latencies together.
     """
 
-    def __init__(self, model, side):
-        self.model = model
-        self.batch = max([1, *(z.shape[0] for z in side.values())])
+    def __init__(self, model, side, batch=1):
+        self.model, self.batch = model, batch
+        self.device = next(model.parameters()).device
         self.pushed = Pushed(model, lambda z_q: model.synthesise(z_q, side))
         many = 1 << 20  # frames, beyond any edge
         self.latency = many * model.hop_length - self.pushed.ready(many)
-        self.nothing = None  # an empty z_q, once there were some
+        self.begun = False
 
     def reset(self):
         """Begin a new signal of the same speaker."""
         self.pushed.reset()
-        self.nothing = None  # an empty z_q, once there were some
+        self.begun = False
 
     @torch.inference_mode()
     def push(self, codes):
-        """The next `codes` `[B, K, t]`, any t >= 0 -> the waveform that they complete, `[B, 1, n]`, n >= 0."""
-        if codes.dim() != 3 or codes.shape[1] != self.model.n_q:
-            raise ValueError(f"expected codes [B, {self.model.n_q}, t], got {list(codes.shape)}")
-        if codes.shape[-1] == 0:
-            return torch.empty(self.batch, 1, 0)
-        z_q = self.model.quantizer.decode(codes)
-        self.nothing = z_q[..., :0].clone()
-        return self.pushed.push(z_q)
+        """The next `codes` `[batch, K, t]`, any t >= 0 -> the waveform that they complete, `[batch, 1, n]`, n >= 0."""
+        if codes.dim() != 3 or codes.shape[:2] != (self.batch, self.model.n_q):
+            raise ValueError(f"expected codes [{self.batch}, {self.model.n_q}, t], got {list(codes.shape)}")
+        self.begun = self.begun or codes.shape[-1] > 0
+        return self._push(codes, last=False)
 
     @torch.inference_mode()
     def finish(self):
-        """The rest of the waveform, `[B, 1, n]`, all told hop_length samples a frame; then reset."""
-        wav = torch.empty(self.batch, 1, 0)
-        if self.nothing is not None:
-            wav = self.pushed.push(self.nothing, last=True)
+        """The rest of the waveform, `[batch, 1, n]`, all told hop_length samples a frame; then reset."""
+        wav = self._push(torch.empty(self.batch, self.model.n_q, 0, dtype=torch.long), last=True)
         self.reset()
         return wav
+
+    def _push(self, codes, last):
+        if not self.begun:
+            return torch.empty(self.batch, 1, 0, device=self.device)
+        return self.pushed.push(self.model.quantizer.decode(codes.to(self.device)), last)
 
 
 def encode_long(model, wavs, seconds=PIECE, batch=1):
@@ -119,13 +119,13 @@ def encode_long(model, wavs, seconds=PIECE, batch=1):
     yield stream.finish()
 
 
-def decode_long(model, codes, side, seconds=PIECE):
-    """Blocks of codes `[B, K, t]`, an iterable, any t -> a generator of waveform `[B, 1, n]`, as it comes.
+def decode_long(model, codes, side, seconds=PIECE, batch=1):
+    """Blocks of codes `[batch, K, t]`, an iterable, any t -> a generator of waveform `[batch, 1, n]`, as it comes.
 
     Joined it equals `model.decode` of the joined blocks; see `encode_long`. The last frame is given whole: cropping to
     the recording's own length is the caller's.
     """
-    stream = StreamDecoder(model, side)
+    stream = StreamDecoder(model, side, batch)
     for piece in _pieces(codes, round(seconds * model.frame_rate)):
         yield stream.push(piece)
     yield stream.finish()

@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "models": GROUND | {"layers", "quantizers", "prompts"},
     "downstream": GROUND | {"models.base", "layers"},
     "brains": GROUND | {"features", "metrics"},
+    "streaming": GROUND | {"models", "layers"},
     "inference": GROUND | {"models", "bitstream", "profile", "streaming", "features", "data.audio"},
     "files": GROUND | {"inference", "bitstream", "data.audio"},
 }

@@ -113,10 +113,11 @@ class Pushed:
         wide = any(constants[n].dim() and constants[n].shape[-1] != 1 for n in node.all_input_nodes if n in constants)
         if wide or not (node.target in known or isinstance(module, MODULES)):
             what = getattr(node.target, "__name__", node.target) if module is None else type(module).__name__
-            where = [node.target] if module is not None else [path for path, _ in node.meta["nn_module_stack"].values()]
-            where = where[-1].removeprefix("model.") if where else "synthesise"
+            within = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+            where = node.target if module is not None else (within or [""])[-1]
             raise UserError(
-                f"{self.name} cannot be coded piece by piece: {where} ({what}) may look at the whole recording"
+                f"{self.name} cannot be coded piece by piece: "
+                f"{where.removeprefix('model').lstrip('.') or self.name} ({what}) may look at the whole recording"
             )
         call = _call(node, root)
         return PushPointwise(lambda *xs: call({**constants, **dict(zip(inputs, xs, strict=True))}), len(inputs))

@@ -1,4 +1,4 @@
-"""Adversarial losses over `Judged` answers: hinge (PSCodec eq. 7) and feature matching (eq. 9)."""
+"""Adversarial losses over `Judged` answers: hinge (PSCodec eq. 7), least squares, and feature matching (eq. 9)."""
 
 import torch
 from torch import nn
@@ -11,6 +11,22 @@ def hinge_discriminator(real, fake):
         for r, f in zip(real.logits, fake.logits, strict=True)
     ]
     return sum(terms) / len(terms)
+
+
+def least_squares_discriminator(real, fake):
+    """LSGAN (Mao et al., 2017), summed over discriminators as HiFi-GAN does: mean (1 - D(x))^2 + mean D(x~)^2."""
+    return sum(
+        (1 - r.float()).pow(2).mean() + f.float().pow(2).mean() for r, f in zip(real.logits, fake.logits, strict=True)
+    )
+
+
+class LeastSquaresGenerator(nn.Module):
+    """The other side of LSGAN: over discriminators, the sum of mean (1 - D(x~))^2."""
+
+    adversarial = True
+
+    def forward(self, evidence):
+        return sum((1 - logits.float()).pow(2).mean() for logits in evidence.fake.logits)
 
 
 class HingeGenerator(nn.Module):
@@ -30,20 +46,24 @@ class HingeGenerator(nn.Module):
 class FeatureMatching(nn.Module):
     """Eq. (9): mean over discriminators and hidden layers of the mean absolute difference of feature maps.
 
-    `relative` divides each by the mean magnitude of the real one (EnCodec, eq. 2).
+    `relative` divides each by the mean magnitude of the real one (EnCodec, eq. 2). `summed` is HiFi-GAN's: the sum
+    instead of the mean, with the logits as one more layer.
     """
 
     adversarial = True
 
-    def __init__(self, relative=False):
+    def __init__(self, relative=False, summed=False):
         super().__init__()
-        self.relative = relative
+        self.relative, self.summed = relative, summed
 
     def forward(self, evidence):
         terms = []
-        for reals, fakes in zip(evidence.real.fmaps, evidence.fake.fmaps, strict=True):
-            for real, fake in zip(reals, fakes, strict=True):
+        reals, fakes = evidence.real.fmaps, evidence.fake.fmaps
+        if self.summed:
+            reals, fakes = [*reals, evidence.real.logits], [*fakes, evidence.fake.logits]
+        for real_layers, fake_layers in zip(reals, fakes, strict=True):
+            for real, fake in zip(real_layers, fake_layers, strict=True):
                 real = real.detach()
                 term = (real - fake).abs().mean(dtype=torch.float32)
                 terms.append(term / real.abs().mean(dtype=torch.float32).clamp(min=1e-6) if self.relative else term)
-        return sum(terms) / len(terms)
+        return sum(terms) if self.summed else sum(terms) / len(terms)

@@ -14,14 +14,18 @@ class WavL1(nn.Module):
 
 
 class MultiMelL1(nn.Module):
-    """Sum over window lengths (samples, hop a quarter) of the mean absolute difference of log-Mel spectrograms.
+    """Sum over window lengths (samples) of the mean absolute difference of log-Mel spectrograms.
 
-    What lies below `floor` (magnitude of an unscaled STFT) in both signals counts as equal.
+    Hops are a quarter of the windows unless `hops` says otherwise. What lies below `floor` (magnitude of an unscaled
+    STFT) in both signals counts as equal.
     """
 
-    def __init__(self, sample_rate=24000, windows=(256, 512, 1024, 2048, 4096), n_mels=80, floor=1e-5):
+    def __init__(self, sample_rate=24000, windows=(256, 512, 1024, 2048, 4096), n_mels=80, floor=1e-5, hops=None):
         super().__init__()
-        self.mels = nn.ModuleList(LogMel(sample_rate, w, w // 4, n_mels, floor=floor) for w in windows)
+        hops = hops or [w // 4 for w in windows]
+        self.mels = nn.ModuleList(
+            LogMel(sample_rate, window, hop, n_mels, floor=floor) for window, hop in zip(windows, hops, strict=True)
+        )
 
     def forward(self, evidence):
         return sum(F.l1_loss(mel(evidence.output.wav_hat), mel(evidence.wav)) for mel in self.mels)

@@ -1,4 +1,4 @@
-"""HifiCodec's encoder and decoder, the backbone of PSCodec and TiCodec.
+"""HifiCodec, and in it the encoder and decoder that PSCodec and TiCodec build on.
 
 Source: Yang et al., HiFi-Codec (2023) and its public 24 kHz configuration; the decoder is HiFi-GAN V1's generator.
 """
@@ -11,13 +11,38 @@ from torch import nn
 
 from pscodec.layers.conv import conv, upsample
 from pscodec.layers.hifigan import MRF, SLOPE
+from pscodec.models.base import Codec
+from pscodec.types import CodecOutput
+
+
+class HifiCodec(Codec):
+    """Encoder, group-residual quantizer, decoder, and no prompt: the baseline of PSCodec's tables."""
+
+    def __init__(self, encoder, quantizer, decoder, sample_rate=24000):
+        super().__init__()
+        if encoder.hop_length != decoder.hop_length:
+            raise ValueError(
+                f"encoder strides give {encoder.hop_length} samples a frame, decoder strides {decoder.hop_length}"
+            )
+        self.sample_rate, self.hop_length = sample_rate, encoder.hop_length
+        self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
+
+    def forward(self, wav, prompt=None):
+        """`wav` `[B, 1, L]`, L a multiple of hop_length."""
+        z = self.encoder(wav)
+        quantized = self.quantizer(z)
+        return CodecOutput(self.synthesise(quantized.z_q, {}), quantized, {"z": z, "z_q": quantized.z_q})
+
+    def synthesise(self, z_q, side):
+        return self.decoder(z_q)
 
 
 class Encoder(nn.Module):
     """`wav` `[B, 1, L]` -> `z` `[B, latent_dim, L / hop_length]`, L a multiple of the product of `strides`.
 
     `width` channels after the first convolution, doubled by every block; the kernels of the strided convolutions are
-    twice their strides unless `down_kernels` says otherwise.
+    twice their strides unless `down_kernels` says otherwise. The residual blocks mirror the decoder's: their `kernels`
+    come in reverse order, which matters where a `norm` follows each of them.
     """
 
     def __init__(
@@ -26,7 +51,7 @@ class Encoder(nn.Module):
         width=32,
         strides=(2, 4, 5, 8),
         down_kernels=None,
-        kernels=(11, 7, 3),
+        kernels=(3, 7, 11),
         dilations=(1, 3, 5),
         norm="none",
     ):
@@ -38,7 +63,7 @@ class Encoder(nn.Module):
         for stride, kernel in zip(strides, down_kernels, strict=True):
             self.downs.append(conv(width, 2 * width, kernel, stride))
             width *= 2
-            self.mrfs.append(MRF(width, kernels, dilations, norm))
+            self.mrfs.append(MRF(width, kernels[::-1], dilations, norm))
         self.last = conv(width, latent_dim, 3, weight_norm=False)
 
     def forward(self, wav):

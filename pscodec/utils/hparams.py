@@ -6,13 +6,14 @@ base's class), so the texts are composed here, key by key, before HyperPyYAML se
 
 import io
 import re
+import sys
 from pathlib import Path
 
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pscodec.utils.errors import UserError
+from pscodec.utils.errors import UserError, one_line_errors
 
 
 def compose(config, presets=()):
@@ -104,3 +105,15 @@ def _hint(key, known):
 
     close = difflib.get_close_matches(key, [str(k) for k in known], 1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+@one_line_errors
+def main(argv=None):
+    """`python -m pscodec.utils.hparams CONFIG KEY` prints a scalar of a composed configuration; nothing for null."""
+    config, key = argv or sys.argv[1:]
+    value = YAML().load(compose(config)).get(key)
+    print("" if value is None else value)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,22 +6,25 @@
 #   bash run.sh --stage 5 --stop-stage 7                 decode, score and report again
 #   bash run.sh --corpus libritts --ngpu 8               the paper's training (500 k steps)
 #   bash run.sh --corpus /my/recordings --preset mini    a folder of speaker folders
+#   bash run.sh --config conf/pscodec_drl_ict.yaml       PSCodec-DRL-ICT: the Base, then again with DRL
 #   bash run.sh --train-args "--n_residual 2 --lr 5e-4"  any scalar of conf/base.yaml
 #
 # Stages
 #   0 corpus on disk   1 data dirs   2 features   3 train   4 train again   5 code and decode   6 score   7 report
+#   A configuration that names a parent (conf/pscodec_drl_ict.yaml) has the parent trained in stage 3, itself in stage 4.
 #
 # Options
 #   --stage N, --stop-stage N      first and last stage                                          (0, 7)
 #   --corpus NAME                  mini | libritts | ljspeech (tests only) | a folder | none: your own data dirs  (mini)
 #   --parts LIST                   parts of LibriTTS, comma separated                            (all)
-#   --config FILE                  the codec                                                     (conf/pscodec_base.yaml)
+#   --config FILE                  the codec, or what of it differs                              (conf/pscodec_base.yaml)
 #   --preset NAME                  conf/presets/NAME.yaml laid over it; paper: nothing is        (mini for mini, else paper)
 #   --exp DIR                      the experiment                                                (exp/CONFIG_CORPUS)
 #   --data DIR, --downloads DIR    where data dirs and corpora are                               (data/CORPUS, downloads)
 #   --train-set, --dev-set, --test-sets "A B"   names of data dirs in --data
 #   --train-args "..."             options for train.py, last word over config and preset
 #   --init DIR                     start from that experiment's codec and discriminators
+#   --parent DIR                   first training of a codec that is trained twice               (exp/PARENT_CORPUS, by stage 3)
 #   --checkpoint best|last         what stage 5 decodes                                          (best)
 #   --allow-pipes true|false       run commands that a wav.scp of yours holds                    (false)
 #   --nj N                         processes for features and scores                             (all cores)
@@ -44,6 +47,7 @@ dev_set=
 test_sets=
 train_args=
 init=
+parent=
 checkpoint=best
 allow_pipes=false
 nj=$(nproc)
@@ -76,6 +80,16 @@ pipes=()
 [ "$allow_pipes" = false ] || pipes=(--allow-pipes)
 
 . ../../../tools/env.sh
+
+first_config=$("$PYTHON" -m pscodec.utils.hparams "$config" parent)   # of the training that stage 4 goes on from
+own_parent=$parent
+if [ -n "$first_config" ]; then
+    first_config=$(dirname "$config")/$first_config
+    parent=${parent:-exp/$(basename "$first_config" .yaml)_$name}
+elif [ -n "$parent" ]; then
+    echo "error: --parent is for a codec that is trained twice; $config names no parent" >&2; exit 1
+fi
+
 at() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ] && printf '\n== stage %s: %s\n' "$1" "$2"; }
 
 if at 0 "corpus ($corpus)"; then
@@ -99,20 +113,31 @@ if at 2 "features"; then
     "$PYTHON" -m pscodec.bin.extract_features --data-dir "${dirs[@]}" --campplus "$campplus" --nj "$nj" "${pipes[@]}"
 fi
 
-if at 3 "train $config (preset $preset) into $exp"; then
+train() { # config experiment [options]
+    local config=$1 into=$2; shift 2
+    local launch=("$PYTHON")
+    [ "$ngpu" -le 1 ] || launch=("$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$ngpu")
+    # shellcheck disable=SC2086  # train_args is a list of words
+    "${launch[@]}" train.py "$config" "${presets[@]}" --exp "$into" --train_dir "$data/$train_set" --dev_dir "$data/$dev_set" \
+        --campplus "$campplus" "$@" $train_args
+}
+
+if at 3 "train ${first_config:-$config} (preset $preset) into ${parent:-$exp}"; then
     if [ "$corpus" = ljspeech ]; then
         echo "ljspeech is a test corpus: nothing to train (--exp names the codec to test)"
+    elif [ -n "$own_parent" ]; then
+        echo "the first training is given: $parent"
     else
-        launch=("$PYTHON")
-        [ "$ngpu" -le 1 ] || launch=("$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$ngpu")
-        # shellcheck disable=SC2086  # train_args is a list of words
-        "${launch[@]}" train.py "$config" "${presets[@]}" --exp "$exp" ${init:+--init "$init"} --train_dir "$data/$train_set" \
-            --dev_dir "$data/$dev_set" --campplus "$campplus" $train_args
+        train "${first_config:-$config}" "${parent:-$exp}" ${init:+--init "$init"}
     fi
 fi
 
-if at 4 "train again"; then
-    echo "no second training is configured for $(basename "$config")"
+if at 4 "train again ($config into $exp)"; then
+    if [ -z "$first_config" ] || [ "$corpus" = ljspeech ]; then
+        echo "no second training is configured for $(basename "$config")"
+    else
+        train "$config" "$exp" --parent "$parent"
+    fi
 fi
 
 if at 5 "code and decode ($test_sets)"; then

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Stage 3 of the codec recipe: train the codec that a YAML describes. Started again, it goes on where it stopped.
+"""Stages 3 and 4 of the codec recipe: train the codec of a YAML. Started again, it goes on where it stopped.
 
     python train.py conf/pscodec_base.yaml --preset conf/presets/mini.yaml --exp exp/pscodec_base [--lr 2e-4 ...]
 
 Any scalar of conf/base.yaml can be given as an option. `--init exp/other` starts from that experiment's codec and
-discriminators. The folder then holds hyperparams.yaml (what really ran), save/theta_0.safetensors (the initial
-weights), save/CKPT*, train_log.txt, curves.tsv and tensorboard/.
+discriminators; `--parent exp/first` is stage 4's: incremental continuous training after the experiment that gives
+the parts named in `ict_learned`. The folder then holds hyperparams.yaml (what really ran), save/theta_0.safetensors
+(the initial weights), save/CKPT*, train_log.txt, curves.tsv and tensorboard/.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from speechbrain.utils.distributed import ddp_barrier, ddp_init_group, get_rank,
 from speechbrain.utils.epoch_loop import EpochCounter
 from torch.utils.data import DataLoader
 
+from pscodec.brains import ict
 from pscodec.brains.codec import CodecBrain
 from pscodec.brains.journal import Journal
 from pscodec.data.codec import Batches, SegmentPromptDataset, collate
@@ -36,6 +38,7 @@ def options(argv=None):
     parser.add_argument("--preset", action="append", default=[], help="YAML of scalars laid over it; may be repeated")
     parser.add_argument("--exp", required=True, type=Path, help="folder of the experiment")
     parser.add_argument("--init", type=Path, help="experiment whose codec and discriminators to start from")
+    parser.add_argument("--parent", type=Path, help="experiment of the first training, for ICT")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args, rest = parser.parse_known_args(argv)
     overrides = {}
@@ -102,6 +105,8 @@ def main(argv=None):
     text = resolve(compose(args.config, args.preset), overrides)
     torch.manual_seed(YAML().load(text)["seed"])  # before anything is built
     hp = build(text)
+    if bool(args.parent) != bool(hp["ict_learned"]):
+        raise UserError("--parent (an experiment) and ict_learned (a configuration's key) need each other")
     if if_main_process():
         _same_model(args.exp / "hyperparams.yaml", text)
         write_text(args.exp / "hyperparams.yaml", text)
@@ -114,6 +119,7 @@ def main(argv=None):
                 module.load_state_dict(load_campplus(hp["campplus"]).state_dict())
     if args.init:
         load_weights(args.init, {"codec": codec, "discriminators": discriminators})
+    told = ict.transfer(codec, args.parent, text, hp["ict_learned"]) if args.parent else []
     theta_0 = args.exp / "save" / "theta_0.safetensors"
     if if_main_process() and not theta_0.exists():
         with atomic_path(theta_0) as partial:
@@ -146,6 +152,8 @@ def main(argv=None):
     brain.train_sampler = Recovery(brain, batches)
     if if_main_process():
         _introduce(brain, args, hp, precision, train, dev, last)
+        for line in [] if last else told:
+            brain.journal.say(line)
     brain.fit(epochs, train_loader, valid_loader)
     if if_main_process():
         brain.journal.close()
