@@ -43,7 +43,7 @@ def test_a_folder_there_and_back(run, recordings, tmp_path, capsys):
     run("encode", recordings, "-o", tmp_path / "coded")
     assert names(tmp_path / "coded") == ["a.psc", "b.psc", "deep/c.psc"]
     out = capsys.readouterr().out
-    assert out.startswith("3 files: 2.50 s, codes ") and "side information 231 bytes" in out  # 3 * (1 + 12 + 64)
+    assert out.startswith("3 files: 2.50 s, codes ") and "side information 264 bytes" in out  # 3 * (1 + 11 + 12 + 64)
     run("decode", tmp_path / "coded", "-o", tmp_path / "back")
     for name, psc in (("a.wav", "a.wav"), ("b.flac", "b.wav"), ("deep/c.wav", "deep/c.wav")):
         info = soundfile.info(tmp_path / "back" / psc)
