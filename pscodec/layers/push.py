@@ -155,3 +155,48 @@ class PushPointwise:
 
     def ready(self, *ns):
         return min(ns)
+
+
+class PushWindows:
+    """`function` in windows of `context` frames, half a context apart, of which the middle half is kept.
+
+    The first window is kept from its beginning; the last ends with the signal and is kept to its end; a signal of up to
+    `context` frames is one window. Between pushes six quarters of a context at most are held. `[B, C, n]` ->
+    `[B, C', m]`.
+    """
+
+    def __init__(self, function, context):
+        self.function, self.context, self.quarter = function, context, context // 4
+        self.reset()
+
+    def reset(self):
+        self.held, self.end = Held(), Held()  # the signal from the last window on; that window's last quarter
+        self.begin, self.kept = None, 0  # of the last window; outputs so far
+
+    def push(self, x, last=False):
+        x, y = self.held.add(x), []
+        start = self.begin or 0  # the frame that x begins with
+        total = start + x.shape[-1]
+        begin = 0 if self.begin is None else start + 2 * self.quarter
+        while begin + self.context <= total:
+            self.begin = begin
+            y.append(self._window(x[..., begin - start :][..., : self.context], self.context - self.quarter))
+            begin += 2 * self.quarter
+        if last and self.begin is not None and self.begin + self.context == total:
+            y.append(self.end.x)
+        elif last:
+            self.begin = max(0, total - self.context)
+            y.append(self._window(x[..., self.begin - start :], total - self.begin))
+        self.held.keep(x[..., (self.begin or 0) - start :])
+        return torch.cat(y, -1) if y else x.new_empty(len(x), x.shape[1], 0)
+
+    def _window(self, x, end):
+        """Of the window `x` at `begin`, what is not given yet, up to its frame `end`."""
+        y = self.function(x)
+        self.end.keep(y[..., end:])
+        first, self.kept = self.kept - self.begin, self.begin + end
+        return y[..., first:end]
+
+    def ready(self, n):
+        windows = max(0, (n - self.context) // (2 * self.quarter) + 1)
+        return (2 * windows + 1) * self.quarter if windows else 0
