@@ -13,8 +13,8 @@ sum is ahead of the other. The outputs are the whole pass's up to the rounding o
 
 import torch
 from torch import nn
-from torch.nn.utils.parametrize import type_before_parametrizations
 
+from pscodec.layers.packed import pack
 from pscodec.utils.errors import UserError
 
 
@@ -36,22 +36,6 @@ class Held:
         self.x = x.clone()  # a view would keep all of a long piece alive
 
 
-def _twin(layer, **changes):
-    """A convolution with the weights of `layer`, some of its options changed, and no padding.
-
-    Weight norm is folded, and weights lie with the channels innermost, as activations do (layers/conv): they are not
-    rearranged at every call then, which is most of what a call on a few frames costs. Weights that are so already are
-    shared with `layer`.
-    """
-    names = ["in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups"]
-    options = {name: getattr(layer, name) for name in names} | {"bias": layer.bias is not None} | changes
-    twin = type_before_parametrizations(layer)(**options, padding=0, device="meta")  # no memory until it shares
-    weight = layer.weight.detach().transpose(1, 2).contiguous().transpose(1, 2)
-    twin.weight = nn.Parameter(weight, requires_grad=False)
-    twin.bias = layer.bias if options["bias"] else None
-    return twin
-
-
 class PushConv:
     """A convolution: output t is the inputs from t * stride - padding, `span` of them. `[B, C, n]` -> `[B, C', m]`.
 
@@ -63,7 +47,7 @@ class PushConv:
         self.span = (layer.kernel_size[0] - 1) * layer.dilation[0] + 1
         if layer.padding_mode != "zeros" or self.stride > self.span:
             raise UserError(f"{layer}: only zero padding and strides up to the kernel can be pushed")
-        self.layer = _twin(layer)
+        self.layer = pack(layer, padding=0)
         self.reset()
 
     def reset(self):
@@ -105,7 +89,7 @@ class PushConvTranspose:
         if self.span < self.stride or self.span + self.end < self.stride:
             raise UserError(f"{layer}: shorter than its inputs times its stride, so it cannot be pushed")
         self.bias = None if layer.bias is None else layer.bias.detach()[:, None]
-        self.layer = _twin(layer, bias=False)
+        self.layer = pack(layer, bias=False, padding=0, output_padding=0)
         self.reset()
 
     def reset(self):
@@ -155,48 +139,3 @@ class PushPointwise:
 
     def ready(self, *ns):
         return min(ns)
-
-
-class PushWindows:
-    """`function` in windows of `context` frames, half a context apart, of which the middle half is kept.
-
-    The first window is kept from its beginning; the last ends with the signal and is kept to its end; a signal of up to
-    `context` frames is one window. Between pushes six quarters of a context at most are held. `[B, C, n]` ->
-    `[B, C', m]`.
-    """
-
-    def __init__(self, function, context):
-        self.function, self.context, self.quarter = function, context, context // 4
-        self.reset()
-
-    def reset(self):
-        self.held, self.end = Held(), Held()  # the signal from the last window on; that window's last quarter
-        self.begin, self.kept = None, 0  # of the last window; outputs so far
-
-    def push(self, x, last=False):
-        x, y = self.held.add(x), []
-        start = self.begin or 0  # the frame that x begins with
-        total = start + x.shape[-1]
-        begin = 0 if self.begin is None else start + 2 * self.quarter
-        while begin + self.context <= total:
-            self.begin = begin
-            y.append(self._window(x[..., begin - start :][..., : self.context], self.context - self.quarter))
-            begin += 2 * self.quarter
-        if last and self.begin is not None and self.begin + self.context == total:
-            y.append(self.end.x)
-        elif last:
-            self.begin = max(0, total - self.context)
-            y.append(self._window(x[..., self.begin - start :], total - self.begin))
-        self.held.keep(x[..., (self.begin or 0) - start :])
-        return torch.cat(y, -1) if y else x.new_empty(len(x), x.shape[1], 0)
-
-    def _window(self, x, end):
-        """Of the window `x` at `begin`, what is not given yet, up to its frame `end`."""
-        y = self.function(x)
-        self.end.keep(y[..., end:])
-        first, self.kept = self.kept - self.begin, self.begin + end
-        return y[..., first:end]
-
-    def ready(self, n):
-        windows = max(0, (n - self.context) // (2 * self.quarter) + 1)
-        return (2 * windows + 1) * self.quarter if windows else 0
