@@ -17,7 +17,7 @@ import torch
 
 from pscodec.bitstream import Reader, Writer, conceal
 from pscodec.data.audio import Resampler, audio_blocks, pcm16
-from pscodec.inference import PROMPT, silence
+from pscodec.inference import OWN, PROMPT, silence
 from pscodec.utils.errors import UserError
 from pscodec.utils.files import atomic_path
 
@@ -27,10 +27,10 @@ BYTES = 1 << 14  # of a `.psc` file, read at once
 LARGEST_WAV = 4_000_000_000  # bytes; longer ones become RF64
 
 
-def encode_file(coder, source, target, prompt=None, raw_rate=None):
+def encode_file(coder, source, target, prompt=OWN, raw_rate=None):
     """Code recording `source` to `.psc` file `target` (paths, or `-`) and return its header and samples.
 
-    `prompt` as in `Coder.encode`; None is the recording's own first 30 s, which a pipe waits for. `raw_rate`: `source`
+    `prompt` as in `Coder.encode`; OWN is the recording's first 30 s, which a pipe waits for. `raw_rate`: `source`
     is signed 16-bit little endian mono samples at so many Hz, coded as they come. Raises UserError naming the file,
     with nothing written to a path.
     """
@@ -40,7 +40,7 @@ def encode_file(coder, source, target, prompt=None, raw_rate=None):
         else:
             file = stack.enter_context(_spooled_input()) if source == PIPE else None
             rate, length, blocks = audio_blocks(source, BLOCK, file)
-        if prompt is None and coder.model.needs_prompt:
+        if prompt is OWN and coder.model.takes_prompt:
             begun = _begin(blocks, PROMPT * rate)
             blocks = itertools.chain(begun, blocks)
             prompt = (torch.cat(begun, 1), rate)

@@ -18,6 +18,7 @@ import torch
 from pscodec.bitstream import Header, Stream
 from pscodec.data.audio import check_samples, load_audio, resample
 from pscodec.features import FBank, LogMel
+from pscodec.models.optimise import optimise
 from pscodec.profile import Profile, Vector, find_profile
 from pscodec.streaming import StreamDecoder, StreamEncoder
 from pscodec.types import Prompt
@@ -27,6 +28,7 @@ from pscodec.utils.hparams import build_only
 
 PROMPT = 30.0  # seconds of a prompt that are looked at: attention over hours would take them
 BATCH = 60.0  # seconds coded at once where several utterances are of one length
+OWN = object()  # as a prompt: the recording itself
 FADE = 0.02  # seconds from speech to the silence of a lost stretch, and back
 
 
@@ -34,23 +36,25 @@ def load_codec(exp, which="best", device="cpu", precision="fp32"):
     """The `Coder` of experiment folder `exp`, of its `best` (lowest validation score) or `last` checkpoint.
 
     Builds the codec alone: no discriminators, no optimizers, no training data. `precision`: `fp32`, `bf16`, or `auto`,
-    bf16 where `device` computes it natively. Raises UserError in one line.
+    bf16 where `device` computes it natively. Made for use (models/optimise): neither to train nor to save. Raises
+    UserError in one line.
     """
     exp = Path(exp)
     if not (exp / "hyperparams.yaml").is_file():
         raise UserError(f"{exp}: no hyperparams.yaml, so not an experiment")
     model = build_only((exp / "hyperparams.yaml").read_text(encoding="utf-8"), "codec")
     meta = load_weights(exp, {"codec": model}, which)
-    return Coder(model.eval().to(device), meta, exp.resolve().name)
+    fingerprint = _fingerprint(model)
+    return Coder(optimise(model.eval().to(device), precision), meta, exp.resolve().name, fingerprint)
 
 
 class Coder:
     """Wraps a `Codec` for recordings. `meta` says which checkpoint it is (step, score), `name` is for people."""
 
-    def __init__(self, model, meta=None, name=""):
+    def __init__(self, model, meta=None, name="", fingerprint=None):
         self.model, self.meta, self.name = model, meta or {}, name
         self.device = next(model.parameters()).device
-        self.fingerprint = _fingerprint(model)
+        self.fingerprint = fingerprint or _fingerprint(model)
         self.bits = max(1, math.ceil(math.log2(model.codebook_size)))
         self._fbank, self._mel = FBank(), LogMel(model.sample_rate)
 
@@ -68,7 +72,7 @@ class Coder:
     @torch.inference_mode()
     def enroll(self, *prompts):
         """A speaker's `profile.Profile`: the mean of the vectors of `prompts`, each as in `encode`, quantized."""
-        if not self.model.needs_prompt:
+        if not self.model.takes_prompt:
             raise UserError(f"{self._this} takes no prompt, so it has no speaker profiles")
         recordings = [load_audio(p) if isinstance(p, str | Path) else p for p in prompts]
         sides = [self._vectors(p) for p in recordings]
@@ -88,12 +92,12 @@ class Coder:
 
     @torch.inference_mode()
     def header(self, prompt, n_samples=None):
-        """The `bitstream.Header` of a stream of this model, with a prompt as in `encode`, but for None."""
+        """The `bitstream.Header` of a stream of this model, with a prompt as in `encode`, but for OWN."""
         side, profile = {}, None
         if isinstance(prompt, Profile):
             self._check_model(prompt, "enrolled")
             profile = prompt.hash
-        elif self.model.needs_prompt:
+        elif prompt is not None and self.model.takes_prompt:
             side = {name: Vector.of(z.numpy()) for name, z in self._vectors(prompt).items()}
         m = self.model
         shape = (m.sample_rate, m.hop_length, m.n_q, self.bits)
@@ -118,14 +122,15 @@ class Coder:
             profile = known[0] if known else find_profile(header.profile, paths)
             self._check_model(profile, "enrolled")
             side = profile.side
-        if {k: len(v.levels) for k, v in side.items()} != {k: z.shape[1] for k, z in self.silent_side.items()}:
+        sizes = {name: len(vector.levels) for name, vector in side.items()}
+        if sizes and sizes != {name: z.shape[1] for name, z in self.silent_side.items()}:
             raise UserError(f"malformed header: side information that is not that of {self._this}")
         return {name: torch.from_numpy(v.floats())[None, :, None].to(self.device) for name, v in side.items()}
 
     @cached_property
     def silent_side(self):
         """What `side` would be of a second of silence: the vectors that there are, and their sizes."""
-        if not self.model.needs_prompt:
+        if not self.model.takes_prompt:
             return {}
         with torch.inference_mode():
             return self.model.side(self.prompt(torch.zeros(1, 16000), 16000).to(self.device))
@@ -142,7 +147,7 @@ class Coder:
     # ---- coding
 
     @torch.inference_mode()
-    def encode(self, wav, sample_rate, prompt=None, channels="mix"):
+    def encode(self, wav, sample_rate, prompt=OWN, channels="mix"):
         """A recording, or a list of them -> `bitstream.Stream`, or a list of those.
 
         `wav`: numpy array, tensor or list of numbers at `sample_rate` Hz (any), `[L]`, `[1, L]` or `[C, L]`; floats in
@@ -152,8 +157,8 @@ class Coder:
         `channels`: `mix` averages them to mono, as reading a file does; `split` codes each as a recording of its own
         and gives a list of `C` streams for each item, for channels that hold different speakers.
         `prompt`: of the speaker, (wav, sample rate), the path of a recording, a types.Prompt, or a Profile, to which
-        the stream then refers by its hash; for a batch one for all or a list. None: each recording is its own prompt
-        (its first 30 s), and codecs without prompts need none.
+        the stream then refers by its hash; for a batch one for all or a list. OWN: each recording is its own prompt,
+        by its first 30 s; None: nothing is sent of the speaker. Codecs without prompts pay no heed.
         Raises UserError: empty, NaN, not scaled to [-1, 1], too short to be a prompt, a profile of another model.
         """
         if channels not in ("mix", "split"):
@@ -164,9 +169,9 @@ class Coder:
         if len(prompts) != len(items):
             raise ValueError(f"{len(prompts)} prompts for {len(items)} recordings")
         items = [item if channels == "split" else item.mean(0, keepdim=True) for item in items]
-        shared = self.header(prompt) if batch and prompt is not None and not isinstance(prompt, list) else None
+        shared = None if prompt is OWN or isinstance(prompt, list) else self.header(prompt)
         headers = [
-            [shared or self.header((row, sample_rate) if p is None else p) for row in item]
+            [shared or self.header((row, sample_rate) if p is OWN else p) for row in item]
             for item, p in zip(items, prompts, strict=True)
         ]
         rows = [resample(row[None], sample_rate, self.model.sample_rate) for item in items for row in item]
@@ -179,7 +184,7 @@ class Coder:
     def _codes(self, wavs):
         """Codes `[K, T]` (numpy) of each of `wavs` `[1, L]` at the codec's rate."""
         codes = [None] * len(wavs)
-        for group in self._groups([-(-w.shape[-1] // self.model.hop_length) for w in wavs]):
+        for group in self._groups([(-(-w.shape[-1] // self.model.hop_length),) for w in wavs]):
             batch = torch.stack([self.model.pad(wavs[i][None])[0] for i in group])
             for i, found in zip(group, self.model.encode(batch.to(self.device)).cpu().numpy(), strict=True):
                 codes[i] = found
@@ -197,7 +202,7 @@ class Coder:
         sides = [self.side(s.header, profiles) for s in streams]
         codes = [self.codes(s.codes) for s in streams]
         wavs = [torch.zeros(1, 0)] * len(streams)
-        for group in self._groups([c.shape[-1] for c in codes]):
+        for group in self._groups([(c.shape[-1], *side) for c, side in zip(codes, sides, strict=True)]):
             side = {name: torch.cat([sides[i][name] for i in group]) for name in sides[group[0]]}
             found = self.model.decode(torch.cat([codes[i] for i in group]), side).float().cpu()
             for i, wav in zip(group, found, strict=True):
@@ -251,12 +256,13 @@ class Coder:
     def fade(self):
         return round(FADE * self.model.sample_rate)
 
-    def _groups(self, frames):
-        """Indices of items of equally many `frames`, together as many as make BATCH seconds; empty ones left out."""
+    def _groups(self, kinds):
+        """Indices of items of one kind (its frames, and what else must agree), together as many as make BATCH seconds;
+        empty ones left out."""
         alike = {}
-        for i, n in enumerate(frames):
-            alike.setdefault(n, []).append(i)
-        for n, indices in alike.items():
+        for i, kind in enumerate(kinds):
+            alike.setdefault(kind, []).append(i)
+        for (n, *_), indices in alike.items():
             most = max(1, int(BATCH * self.model.frame_rate / max(1, n)))
             if n:
                 yield from (indices[at : at + most] for at in range(0, len(indices), most))

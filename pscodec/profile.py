@@ -175,5 +175,5 @@ def find_profile(wanted, paths):
                 continue
             if profile.hash == wanted:
                 return profile
-    where = f"not in {', '.join(map(str, paths))}" if paths else "name it or a folder with it"
-    raise UserError(f"coded with speaker profile {wanted.hex()}: {where}")
+    where = f"is not in {', '.join(map(str, paths))}" if paths else "was not given (its .psp file, or a folder with it)"
+    raise UserError(f"coded with speaker profile {wanted.hex()}, which {where}")

@@ -22,6 +22,7 @@ def add_arguments(parser):
     speaker = parser.add_mutually_exclusive_group()
     speaker.add_argument("--prompt", help="another recording of the speaker")
     speaker.add_argument("--profile", help="the speaker's .psp file (pscodec enroll)")
+    speaker.add_argument("--no-prompt", action="store_true", help="send nothing of the speaker")
     parser.add_argument("--raw", action="store_true", help="input is signed 16-bit little endian mono samples")
     parser.add_argument("--sample-rate", type=int, help="of --raw, Hz")
 
@@ -35,7 +36,9 @@ def run(args):
     if args.raw != bool(args.sample_rate):
         raise UserError("--raw and --sample-rate need each other")
     profiles = (args.profile,) if args.profile else ()
-    settings = many.settings(args, prompt=args.prompt, profiles=profiles, raw=args.sample_rate or 0)
+    settings = many.settings(
+        args, prompt=args.prompt, own=not args.no_prompt, profiles=profiles, raw=args.sample_rate or 0
+    )
     suffixes = SUFFIXES | ({".raw", ".pcm"} if args.raw else set())
     pairs, wrong = many.tasks(args.inputs, args.output, suffixes, SUFFIX)
     results = many.run(work, pairs, wrong, settings, args.jobs, "encode")
@@ -56,14 +59,13 @@ def work(settings, source, target):
 
 @functools.lru_cache(maxsize=1)
 def _speaker(settings):
-    """The prompt that all files share, None if each has its own."""
+    """The prompt that all files share, or OWN."""
     from pscodec.data.audio import load_audio
-    from pscodec.inference import PROMPT
+    from pscodec.inference import OWN, PROMPT
     from pscodec.profile import read_profile
 
     if settings.profiles:
         return read_profile(settings.profiles[0])
-    if settings.prompt and many.codec(settings).model.needs_prompt:
-        wav, rate = load_audio(settings.prompt, None, 0.0, PROMPT)
-        return many.codec(settings).prompt(wav, rate)
-    return None
+    if settings.prompt:
+        return many.codec(settings).prompt(*load_audio(settings.prompt, None, 0.0, PROMPT))
+    return OWN if settings.own else None

@@ -17,8 +17,8 @@ PIPE = "-"
 
 @dataclass(frozen=True)
 class Settings:
-    """What every process needs to know: which codec and how, of whom, and `raw`, the rate of samples without a header
-    (encode) or whether to write such (decode)."""
+    """What every process needs to know: which codec and how; of whom (a path, or each recording its `own` prompt, or
+    none); and `raw`, the rate of samples without a header (encode) or whether to write such (decode)."""
 
     exp: Path
     which: str
@@ -26,6 +26,7 @@ class Settings:
     precision: str
     force: bool
     prompt: str | None = None
+    own: bool = True
     profiles: tuple = ()
     raw: int = 0
 
@@ -103,7 +104,7 @@ def codec(settings):
 def run(work, pairs, wrong, settings, jobs, desc):
     """`work(settings, source, target)` for every pair; returns its results.
 
-    What it has to say comes after all: one line for every file that could not be done, and then exit status 1.
+    What could not be done is told after all others are done, in one line each; the last is raised as UserError.
     """
     if not pairs and not wrong:
         raise UserError("nothing to do")
@@ -116,10 +117,10 @@ def run(work, pairs, wrong, settings, jobs, desc):
             wrong.append(line)
         else:
             results.append(result)
-    for line in wrong:
+    for line in wrong[:-1]:
         print(f"error: {line}", file=sys.stderr)
     if wrong:
-        sys.exit(1)
+        raise UserError(wrong[-1])
     return results
 
 

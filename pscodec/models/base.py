@@ -27,11 +27,6 @@ class Codec(nn.Module):
         return self.quantizer.codebook_size
 
     @property
-    def needs_prompt(self):
-        """Whether `side` makes anything of a prompt."""
-        return type(self).side is not Codec.side
-
-    @property
     def frame_rate(self):
         """Latent frames a second."""
         return self.sample_rate / self.hop_length
@@ -55,6 +50,11 @@ class Codec(nn.Module):
     def decode(self, codes, side, n_samples=None):
         """Codes `[B, K, T]` and `side(prompt)` -> `[B, 1, n_samples]` (None: all T * hop_length samples)."""
         return self.synthesise(self.quantizer.decode(codes), side)[..., :n_samples]
+
+    @property
+    def takes_prompt(self):
+        """Whether a prompt changes anything."""
+        return False
 
     def side(self, prompt):
         return {}
