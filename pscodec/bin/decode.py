@@ -4,7 +4,12 @@
 
 Writes exp/NAME/decode/SPLIT/{psc/UTT.psc, wav/UTT.wav, wav.scp, bits.tsv}. The prompt is the utterance that the split's
 utt2prompt names. A split among --controls is also decoded with its codes in random order (SPLIT.shuffled_codes) and
-with the prompt of another speaker (SPLIT.wrong_prompt): what is lost shows what the codes and the prompt carry.
+with the prompt of another speaker (SPLIT.wrong_prompt): what is lost shows what the codes and the prompt carry. A split
+among --prompts is also decoded with the prompts that --conditions lists: from the same utterance (own_prompt), N
+seconds of the normal one (prompt_Ns), of another speaker (wrong_prompt), white noise of the normal one's length and
+level (noise_prompt), none at all (no_prompt: nothing is sent, zeros are added).
+
+Every file carries its prompt's vectors, 8 bits a number, as files between strangers would; `side_bytes` counts them.
 """
 
 import argparse
@@ -14,70 +19,32 @@ import numpy as np
 import torch
 
 from pscodec import bitstream
+from pscodec.data import prompts as prompting
 from pscodec.data.audio import load_audio, save_audio
-from pscodec.data.kaldi import load_matrices, read_data_dir, read_table, write_table
+from pscodec.data.kaldi import read_data_dir, write_table
+from pscodec.data.prompts import Prompts
 from pscodec.inference import load_codec
-from pscodec.types import Prompt
-from pscodec.utils.errors import one_line_errors
+from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.progress import progress
 
 CONTROLS = ("shuffled_codes", "wrong_prompt")
 
 
-class Prompts:
-    """The prompt of each utterance of data dir `folder`, from the features of stage 2."""
-
-    def __init__(self, folder):
-        self.names = read_table(folder / "utt2prompt")
-        self.speakers = read_table(folder / "utt2spk")
-        self.mels = load_matrices(folder / "mel.scp")
-        # CAM++'s vectors of the whole utterances were computed in stage 2
-        self.xvectors = load_matrices(folder / "xvector.scp") if (folder / "xvector.scp").exists() else None
-        self.fbanks = load_matrices(folder / "fbank.scp")
-
-    def of(self, utt):
-        mel = _tensor(self.mels[utt].T)
-        if self.xvectors is not None:
-            return Prompt(mel=mel, voiceprint=_tensor(self.xvectors[utt]))
-        return Prompt(mel=mel, fbank=_tensor(self.fbanks[utt].T))
-
-    @property
-    def can_be_wrong(self):
-        return len(set(self.speakers.values())) > 1
-
-    def right(self, utt):
-        return self.of(self.names[utt])
-
-    def wrong(self, utt):
-        """Of another speaker (ask `can_be_wrong` first): the next one's utterance of the same number."""
-        speakers = sorted(set(self.speakers.values()))
-        other = speakers[(speakers.index(self.speakers[utt]) + 1) % len(speakers)]
-        theirs = sorted(u for u, s in self.speakers.items() if s == other and u in self.mels)
-        mine = sorted(u for u, s in self.speakers.items() if s == self.speakers[utt])
-        return self.of(theirs[mine.index(utt) % len(theirs)])
-
-
-def _tensor(array):
-    return torch.from_numpy(np.array(array, dtype=np.float32))[None]
-
-
-def decode_split(coder, folder, out, control=None, allow_pipes=False):
+def decode_split(coder, folder, out, condition=None, allow_pipes=False):
     """Send every utterance of data dir `folder` through a file below `out`; returns the number of utterances.
 
     Those whose prompt has no features (stage 2 could not read it) are named and left out.
     """
-    prompts, utterances = Prompts(folder), read_data_dir(folder, allow_pipes)
-    mute = [utt for utt in utterances if prompts.names.get(utt) not in prompts.mels]
-    for utt in mute:
+    prompts, utterances = Prompts(folder, coder.prompt, allow_pipes), read_data_dir(folder, allow_pipes)
+    for utt in [utt for utt in utterances if prompts.source(utt, condition) is None]:
         print(f"left out: {utt}: its prompt {prompts.names.get(utt, '')} has no features")
         del utterances[utt]
     rows, wavs = ["utt\tseconds\tcodes_bytes\tside_bytes\ttotal_bytes"], {}
     for utt, utterance in progress(utterances.items(), f"decode {out.name}"):
         wav, rate = load_audio(utterance.path, None, utterance.start, utterance.end)
-        prompt = prompts.wrong(utt) if control == "wrong_prompt" else prompts.right(utt)
-        stream = coder.encode(wav, rate, prompt)
-        if control == "shuffled_codes":
+        stream = coder.encode(wav, rate, prompts.of(utt, condition))
+        if condition == "shuffled_codes":
             stream.codes = np.random.default_rng(0).permutation(stream.codes, axis=1)
         psc, target = out / "psc" / f"{utt}.psc", out / "wav" / f"{utt}.wav"
         bitstream.write(psc, stream)
@@ -91,6 +58,22 @@ def decode_split(coder, folder, out, control=None, allow_pipes=False):
     return len(wavs)
 
 
+def conditions_of(split, args, model):
+    """What `split` is decoded with, None (as it should be) first; what makes no sense is left out with a word."""
+    wanted = [*(CONTROLS if split in args.controls.split() else ())]
+    if split in args.prompts.split():
+        wanted += args.conditions.split()
+    about_prompts = [name for name in wanted if prompting.describe(name)]
+    useless = {}
+    if about_prompts and not model.takes_prompt:
+        useless = dict.fromkeys(about_prompts, "this codec takes no prompt")
+    elif "wrong_prompt" in wanted and not Prompts(args.data / split, allow_pipes=args.allow_pipes).can_be_wrong:
+        useless = {"wrong_prompt": f"{args.data / split} has one speaker only"}
+    for name, why in useless.items():
+        print(f"left out: {split}.{name}: {why}")
+    return [None, *(name for name in dict.fromkeys(wanted) if name not in useless)]
+
+
 @one_line_errors
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -100,20 +83,23 @@ def main(argv=None):
     parser.add_argument(
         "--controls", default="", help="splits to decode with shuffled codes and with wrong prompts too"
     )
+    parser.add_argument("--prompts", default="", help="splits to decode with other prompts too")
+    parser.add_argument("--conditions", default=" ".join(prompting.REPORTED), help="those prompts (%(default)s)")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
+    prompting.check(args.conditions.split())
+    for split in args.prompts.split():
+        if split not in args.splits.split():
+            raise UserError(f"--prompts names {split}, which is not among --splits ({args.splits})")
 
     coder = load_codec(args.exp, args.checkpoint, args.device)
     print(f"decoding with the {args.checkpoint} checkpoint of {args.exp}: step {coder.meta.get('step')}")
     for split in args.splits.split():
-        for control in (None, *CONTROLS) if split in args.controls.split() else (None,):
-            name = f"{split}.{control}" if control else split
-            if control == "wrong_prompt" and not Prompts(args.data / split).can_be_wrong:
-                print(f"left out: {name}: {args.data / split} has one speaker only")
-                continue
-            count = decode_split(coder, args.data / split, args.exp / "decode" / name, control, args.allow_pipes)
+        for condition in conditions_of(split, args, coder.model):
+            name = f"{split}.{condition}" if condition else split
+            count = decode_split(coder, args.data / split, args.exp / "decode" / name, condition, args.allow_pipes)
             print(f"{args.exp}/decode/{name}: {count} utterances")
 
 

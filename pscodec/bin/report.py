@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pscodec.bin.report_figures import CONDITIONS, examples, label, training
+from pscodec.bin.report_figures import examples, label, training, words
+from pscodec.bin.report_prompts import only_here, prompts
 from pscodec.metrics.summary import BITS, CODEC, format_mean, read_scores
 from pscodec.utils import html
 from pscodec.utils.errors import UserError, one_line_errors
@@ -56,7 +57,9 @@ def main(argv=None):
     experiments = [load_experiment(folder) for folder in args.exp]
     paper = read_paper(args.paper) if args.paper else []
     out = args.out or args.exp[0] / "report"
-    body = [heading(experiments), results(experiments, paper, args), codebooks(experiments)]
+    titles = {c: _title(c) for c in COLUMNS}
+    body = [heading(experiments), results(experiments, paper, args), prompts(experiments, out, titles)]
+    body.append(codebooks(experiments))
     body += [training(experiment, out) for experiment in experiments]
     body.append(examples(experiments, args, out))
     names = ", ".join(e["name"] for e in experiments)
@@ -162,12 +165,13 @@ def heading(experiments):
 
 
 def result_rows(experiments):
-    """`(split, experiment, condition, entry)`, split by split, the codec first."""
+    """`(split, experiment, condition, entry)`, split by split, the codec first; prompts have a section of their own."""
     splits = list(dict.fromkeys(split for e in experiments for split in e["summary"]))
     for split in splits:
         for e in experiments:
             for condition, entry in sorted(e["summary"].get(split, {}).items(), key=lambda item: item[0] != CODEC):
-                yield split, e, condition, entry
+                if not only_here(condition):
+                    yield split, e, condition, entry
 
 
 def results(experiments, paper, args):
@@ -198,7 +202,11 @@ def columns_present(experiments, paper):
 
 
 def _header(shown):
-    return ["", "n", *(f"{COLUMNS[c]} {'' if c in BITS else ARROWS.get(c, '↑')}" for c in shown)]
+    return ["", "n", *map(_title, shown)]
+
+
+def _title(column):
+    return f"{COLUMNS[column]} {'' if column in BITS else ARROWS.get(column, '↑')}"
 
 
 def _rows(experiments, shown, paper):
@@ -209,7 +217,7 @@ def _rows(experiments, shown, paper):
         if split != split_now:
             rows.append(("head", [escape(split)]))
             split_now = split
-        name = escape(label(experiment, condition) if len(experiments) > 1 else CONDITIONS.get(condition, condition))
+        name = escape(label(experiment, condition) if len(experiments) > 1 else words(condition))
         cells = [name, str(entry["utterances"]), *(_cell(entry.get(c)) for c in shown)]
         rows.append(("main" if condition == CODEC else "", cells))
     if paper:

@@ -7,6 +7,7 @@ import numpy as np
 
 from pscodec.data.audio import load_audio, save_audio
 from pscodec.data.kaldi import read_data_dir
+from pscodec.data.prompts import describe
 from pscodec.features import stft
 from pscodec.metrics.summary import CODEC, REFERENCE
 from pscodec.utils import html, plot
@@ -18,13 +19,15 @@ CONDITIONS = {
     CODEC: "codec",
     REFERENCE: "the recordings, uncoded",
     "shuffled_codes": "codes shuffled",
-    "wrong_prompt": "prompt of a wrong speaker",
 }
 
 
+def words(condition):
+    return CONDITIONS.get(condition) or describe(condition) or condition.replace("_", " ")
+
+
 def label(experiment, condition):
-    words = CONDITIONS.get(condition, condition.replace("_", " "))
-    return experiment["name"] if condition == CODEC else f"{experiment['name']}: {words}"
+    return experiment["name"] if condition == CODEC else f"{experiment['name']}: {words(condition)}"
 
 
 def training(experiment, out):
@@ -92,7 +95,7 @@ def example(split, row, experiments, args, out):
     items, titles, levels = [], [], []
     tracks = [("reference", REFERENCE, ref)]
     if len(experiments) == 1:
-        decoded = [(CONDITIONS.get(condition, condition), condition, path) for _, condition, path in decoded]
+        decoded = [(words(condition), condition, path) for _, condition, path in decoded]
     tracks += [(name, condition, wav) for (name, condition, _), (wav, _) in zip(decoded, wavs, strict=True)]
     for i, (name, condition, wav) in enumerate(tracks):
         path = f"audio/{safe}.{i}.wav"

@@ -51,5 +51,10 @@ class Codec(nn.Module):
         """Codes `[B, K, T]` and `side(prompt)` -> `[B, 1, n_samples]` (None: all T * hop_length samples)."""
         return self.synthesise(self.quantizer.decode(codes), side)[..., :n_samples]
 
+    @property
+    def takes_prompt(self):
+        """Whether a prompt changes anything."""
+        return False
+
     def side(self, prompt):
         return {}

@@ -3,14 +3,22 @@
 Source: Pan et al., PSCodec, section III: fig. 2 (Base, and DRL-ICT, which trains the same model differently).
 """
 
+import torch
+
 from pscodec.models.base import Codec
 from pscodec.types import CodecOutput
 
 
 class PSCodec(Codec):
-    """The parts are built elsewhere (YAML) and joined here as in fig. 2; a prompt encoder may be None (Table V)."""
+    """The parts are built elsewhere (YAML) and joined here as in fig. 2; a prompt encoder may be None (Table V).
 
-    def __init__(self, encoder, quantizer, decoder, fusion, vpp_enc=None, melp_enc=None, sample_rate=24000):
+    In training each item goes without a prompt with probability `prompt_dropout` (ours, not the paper's), so that the
+    decoder learns to do without one.
+    """
+
+    def __init__(
+        self, encoder, quantizer, decoder, fusion, vpp_enc=None, melp_enc=None, sample_rate=24000, prompt_dropout=0.0
+    ):
         super().__init__()
         if encoder.hop_length != decoder.hop_length:
             raise ValueError(
@@ -20,17 +28,24 @@ class PSCodec(Codec):
         self.encoder, self.quantizer = encoder, quantizer
         self.vpp_enc, self.melp_enc = vpp_enc, melp_enc
         self.fusion, self.decoder = fusion, decoder
+        self.prompt_dropout = prompt_dropout
 
     def forward(self, wav, prompt):
         """`wav` `[B, 1, L]`, L a multiple of hop_length; latents z, z_q, z_vp, z_mel are kept for the losses."""
         z = self.encoder(wav)
         quantized = self.quantizer(z)
         side = self.side(prompt)
-        wav_hat = self.synthesise(quantized.z_q, side)
+        wav_hat = self.synthesise(quantized.z_q, self._dropped(side))
         return CodecOutput(wav_hat, quantized, {"z": z, "z_q": quantized.z_q, **side})
 
+    @property
+    def takes_prompt(self):
+        return self.vpp_enc is not None or self.melp_enc is not None
+
     def side(self, prompt):
-        """The prompt as vectors: `z_vp` and `z_mel`, `[B, D, 1]` each, for those encoders that exist."""
+        """The prompt as vectors: `z_vp` and `z_mel`, `[B, D, 1]` each, for those encoders that exist; {} for None."""
+        if prompt is None:
+            return {}
         side = {}
         if self.vpp_enc is not None:
             side["z_vp"] = self.vpp_enc(prompt)
@@ -39,4 +54,16 @@ class PSCodec(Codec):
         return side
 
     def synthesise(self, z_q, side):
+        """Without a prompt (`side` is empty) the fusion is given zeros, as items that training has dropped."""
+        if not side:
+            names = {"z_vp": self.vpp_enc, "z_mel": self.melp_enc}
+            side = {name: z_q.new_zeros(*z_q.shape[:2], 1) for name, part in names.items() if part is not None}
         return self.decoder(self.fusion(z_q, **side))
+
+    def _dropped(self, side):
+        """`side` with zeros for the items, drawn anew in each training step, that go without a prompt."""
+        if not (side and self.training and self.prompt_dropout):
+            return side
+        like = next(iter(side.values()))
+        kept = torch.rand(like.shape[0], 1, 1, device=like.device) >= self.prompt_dropout
+        return {name: z * kept for name, z in side.items()}

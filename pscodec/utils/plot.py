@@ -1,4 +1,4 @@
-"""Figures: spectrograms and training curves, in colours that colour-blind readers can tell apart."""
+"""Figures: spectrograms, curves, means with intervals; in colours that colour-blind readers can tell apart."""
 
 import contextlib
 
@@ -9,6 +9,11 @@ from pscodec.utils.files import atomic_path
 THEMES = {  # the lines are Okabe & Ito's blues and orange
     "light": {"text": "#1f2933", "grid": "#e4e7eb", "edge": "#9aa5b1", "back": "#ffffff", "train": "#0072B2"},
     "dark": {"text": "#e4e7eb", "grid": "#323f4b", "edge": "#7b8794", "back": "#171b21", "train": "#56B4E9"},
+}
+
+SERIES = {  # of what is compared
+    "light": ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
+    "dark": ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#F0E442"),
 }
 
 
@@ -120,3 +125,46 @@ def _line(axis, steps, values, colour, label):
     weight = np.convolve(np.isfinite(values), kernel, "same")
     mean = np.convolve(np.nan_to_num(values), kernel, "same") / np.maximum(weight, 1)
     return axis.plot(steps, mean, color=colour, linewidth=1.6, label=label)[0]
+
+
+def intervals(path, panels, theme="light", bars=False):
+    """Means with their intervals, a panel a score, a line a category, a colour a series.
+
+    `panels`: `{title: {category: {series: (mean, half width or None)}}}`; all panels have the same categories. `bars`:
+    bars from zero, for what has a meaningful zero; else points.
+    """
+    categories = list(dict.fromkeys(c for panel in panels.values() for c in panel))
+    series = list(dict.fromkeys(s for panel in panels.values() for line in panel.values() for s in line))
+    height = 0.5 + len(categories) * (0.16 + 0.16 * len(series)) + 0.3 * (len(series) > 1)
+    with _figure(path, 1, len(panels), (2.1 + 2.3 * len(panels), max(1.6, height)), theme) as (figure, axes):
+        handles = {}
+        for axis, (title, panel) in zip(axes[0], panels.items(), strict=True):
+            for number, name in enumerate(series):
+                there = [(i, *panel[c][name]) for i, c in enumerate(categories) if name in panel.get(c, {})]
+                where = np.array([i for i, *_ in there]) + 0.8 * ((number + 0.5) / len(series) - 0.5)
+                means = np.array([mean for _, mean, _ in there])
+                halves = np.array([half or 0.0 for *_, half in there])
+                colour = SERIES[theme][number % len(SERIES[theme])]
+                if bars:
+                    axis.barh(where, means, 0.8 / len(series), color=colour, alpha=0.75)
+                handles[name] = axis.errorbar(
+                    means,
+                    where,
+                    xerr=halves,
+                    color=THEMES[theme]["text"] if bars else colour,
+                    marker="none" if bars else "o",
+                    markersize=4.5,
+                    linestyle="none",
+                    capsize=2.5,
+                    linewidth=1.2,
+                )
+                if bars:
+                    handles[name] = axis.containers[-2]
+            axis.set_title(title)
+            axis.grid(True, axis="x", linewidth=0.6)
+            axis.set_axisbelow(True)
+            axis.set_yticks(range(len(categories)), categories)
+            axis.invert_yaxis()
+            axis.label_outer()
+        if len(series) > 1:
+            figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=min(4, len(series)))

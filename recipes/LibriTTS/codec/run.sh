@@ -25,6 +25,8 @@
 #   --train-args "..."             options for train.py, last word over config and preset
 #   --init DIR                     start from that experiment's codec and discriminators
 #   --parent DIR                   first training of a codec that is trained twice               (exp/PARENT_CORPUS, by stage 3)
+#   --prompts "A B"                test sets to decode with other prompts too: the utterance's own, 3 s, 1 s, a wrong
+#                                  speaker's, noise, none; the report compares them              (none)
 #   --checkpoint best|last         what stage 5 decodes                                          (best)
 #   --allow-pipes true|false       run commands that a wav.scp of yours holds                    (false)
 #   --nj N                         processes for features and scores                             (all cores)
@@ -48,6 +50,7 @@ test_sets=
 train_args=
 init=
 parent=
+prompts=
 checkpoint=best
 allow_pipes=false
 nj=$(nproc)
@@ -142,7 +145,7 @@ fi
 
 if at 5 "code and decode ($test_sets)"; then
     "$PYTHON" -m pscodec.bin.decode --exp "$exp" --data "$data" --splits "$test_sets" --controls "$controls" \
-        --checkpoint "$checkpoint" "${pipes[@]}"
+        --prompts "$prompts" --checkpoint "$checkpoint" "${pipes[@]}"
 fi
 
 if at 6 "score"; then

@@ -1,0 +1,292 @@
+#!/usr/bin/env python3
+"""Plans, trains and scores the rows of the paper's tables; `tables.sh --help` tells how it is called.
+
+A row of paper/systems.tsv with a number of codebooks is one run of run.sh, or two where the corpus has another test set
+(LJSpeech). The plan puts parents first; a run whose scores are in OUT/scores is done.
+"""
+
+import argparse
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from paper_tables import TABLES, load_paper, load_systems, write_tables
+from ruamel.yaml import YAML
+
+from pscodec.bin.report import read_curves
+from pscodec.utils.errors import UserError, one_line_errors
+from pscodec.utils.files import write_text
+from pscodec.utils.hparams import compose, resolve
+
+HERE = Path(__file__).parent
+SCHEDULE = ("adversarial_start", "quantize_start", "steps_per_epoch", "ckpt_interval_steps", "log_steps")
+FREE = {"num_workers", "log_steps", "ckpt_interval_steps", "keep_checkpoints"}  # may differ without another result
+# Seconds of speech a second without and with discriminators, and minutes for stages 5 to 7: the default run on two
+# cores with AVX512-BF16, as README.md has it. Taken where no run has been measured on this machine.
+STATED = {"mini": (35.0, 18.0, 3.0)}
+
+
+@dataclass
+class Run:
+    """One system to train and to score: `options` are train.py's, `values` what the configuration comes to."""
+
+    row: object
+    n_q: int
+    exp: Path
+    parent: "Run | None"
+    options: dict[str, str]
+    values: dict
+    corpora: list[str] = field(default_factory=list)
+
+    @property
+    def name(self):
+        return f"{self.row.id}_{self.n_q}q"
+
+    @property
+    def steps(self):
+        return self.values["total_steps"]
+
+    def scores(self, corpus):
+        return self.exp.parent / "scores" / f"{self.name}.{corpus}.tsv"
+
+    @property
+    def note(self):
+        return self.exp.parent / "scores" / f"{self.name}.json"
+
+    @property
+    def done(self):
+        return self.note.exists() and all(self.scores(c).exists() for c in self.corpora)
+
+
+@one_line_errors
+def main(argv=None):
+    args = parse(argv)
+    systems, paper = load_systems(HERE / "paper/systems.tsv"), load_paper(HERE / "paper")
+    runs = plan(args, systems, paper)
+    check_notes(runs)
+    describe(runs, args)
+    if args.dry_run:
+        return
+    failed = {}
+    if any(not run.done for run in runs) and run_sh(args, "--corpus", args.corpus, "--stop-stage", "2"):
+        raise UserError("the corpus could not be prepared (above)")
+    try:
+        for run in runs:
+            if why := execute(run, args, failed):
+                failed[run.name] = why
+            write_tables(args.out, args.tables, paper, systems, args.corpus_name, args.n_q)
+        if why := figure_7(args, runs):
+            failed["figure 7"] = why
+    except KeyboardInterrupt:
+        raise UserError("interrupted; called again, it goes on") from None
+    print("\n" + write_tables(args.out, args.tables, paper, systems, args.corpus_name, args.n_q))
+    print(f"wrote {args.out}/tables.md and tables.tsv")
+    if failed:
+        raise UserError(f"{len(failed)} failed: " + "; ".join(f"{name} ({why})" for name, why in failed.items()))
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", default="mini")
+    parser.add_argument("--tables", default=" ".join(TABLES))
+    parser.add_argument("--rows", default="")
+    parser.add_argument("--n-q", default="1 2")
+    parser.add_argument("--budget", type=int)
+    parser.add_argument("--preset", default="")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--train-args", default="")
+    parser.add_argument("--run-args", default="")
+    parser.add_argument("--dry-run", action="store_true")
+    args = parser.parse_args(argv)
+    args.tables = [table.upper() for table in args.tables.replace(",", " ").split()]
+    if unknown := [table for table in args.tables if table not in TABLES]:
+        raise UserError(f"no table {unknown[0]}; there are {' '.join(TABLES)}")
+    words = args.n_q.replace(",", " ").split()
+    if not words or any(not word.isdigit() or int(word) < 1 for word in words):
+        raise UserError(f"--n-q takes numbers of codebooks, not {args.n_q!r}")
+    args.n_q = [int(word) for word in words]
+    if args.budget is not None and args.budget < 1:
+        raise UserError("--budget must be at least one step")
+    if args.corpus == "ljspeech":
+        raise UserError("ljspeech is a test corpus; table II takes it with --corpus libritts")
+    args.corpus_name = Path(args.corpus).name
+    args.preset = args.preset or ("mini" if args.corpus == "mini" else "paper")
+    suffix = f"_{args.budget}" if args.budget else ""
+    args.out = args.out or Path(f"exp/tables_{args.corpus_name}{suffix}")
+    return args
+
+
+def plan(args, systems, paper):
+    """The runs, parents first, from the rows that are asked for and the tables they stand in."""
+    known = {row.id: row for row in systems}
+    wanted = args.rows.replace(",", " ").split()
+    if unknown := [name for name in wanted if name not in known]:
+        raise UserError(f"no row {unknown[0]!r}; there are: {' '.join(known)}")
+    names = {row["system"] for table in args.tables for row in paper[table]}
+    wanted = wanted or [row.id for row in systems if names & {*row.systems, row.beside}]
+    corpora = [args.corpus_name]
+    if args.corpus == "libritts" and "II" in args.tables:
+        corpora.append("ljspeech")
+    runs = {}
+    for n_q in args.n_q:
+        for name in wanted:
+            for row in (known[name].parent and known[known[name].parent], known[name]):
+                if row and (row.id, n_q) not in runs:
+                    runs[row.id, n_q] = make_run(row, n_q, runs.get((row.parent, n_q)), args, corpora)
+    return list(runs.values())
+
+
+def make_run(row, n_q, parent, args, corpora):
+    options = {**read_options(args.train_args), **read_options(row.train_args)}
+    options |= {"n_groups": "1", "n_residual": str(n_q)}
+    presets = [] if args.preset == "paper" else [HERE / f"conf/presets/{args.preset}.yaml"]
+    text = compose(HERE / row.config, presets)
+    values = scalars(resolve(text, {key: YAML(typ="safe", pure=True).load(value) for key, value in options.items()}))
+    total = (args.budget or values["total_steps"]) * row.steps
+    if total != values["total_steps"]:
+        options |= {key: str(value) for key, value in scaled(values, total).items()}
+        values |= scaled(values, total)
+    return Run(row, n_q, args.out / f"{row.id}_{n_q}q", parent, options, values, corpora)
+
+
+def scaled(values, total):
+    """`total_steps` and what of the schedule is counted in steps, in proportion. 0 and null stay what they are."""
+    share = total / values["total_steps"]
+    return {"total_steps": total, **{k: max(1, round(values[k] * share)) for k in SCHEDULE if values[k]}}
+
+
+def read_options(words):
+    """`--key value ...` as `{key: value}`, all text."""
+    words = shlex.split(words)
+    if len(words) % 2 or any(not word.startswith("--") for word in words[::2]):
+        raise UserError(f"expected --key value ..., got {' '.join(words)!r}")
+    return {key[2:].replace("-", "_"): value for key, value in zip(words[::2], words[1::2], strict=True)}
+
+
+def scalars(text):
+    tree = YAML().load(text)
+    return {k: v for k, v in tree.items() if v is None or isinstance(v, str | int | float | list)}
+
+
+def check_notes(runs):
+    """A table compares like with like: what was scored with other settings is told before anything is trained."""
+    for run in runs:
+        before = json.loads(run.note.read_text(encoding="utf-8")) if run.note.exists() else run.values
+        for key in sorted((before.keys() | run.values.keys()) - FREE):
+            if before.get(key) != run.values.get(key):
+                was, now = before.get(key), run.values.get(key)
+                raise UserError(f"{run.exp} was made with {key} {was}, not {now}; choose another --out")
+
+
+# ---- the cost
+
+
+def describe(runs, args):
+    """Print the plan and how long it takes."""
+    lines, total, unknown = [("row", "n_q", "steps", "state", "hours", "by")], 0.0, 0
+    for run in runs:
+        reached = steps_done(run.exp)
+        state = "done" if run.done else f"at step {reached}" if reached else "to do"
+        hours, by = (0.0, "") if run.done else cost(run, runs, args, reached)
+        total, unknown = total + (hours or 0.0), unknown + (hours is None)
+        after = f" after {run.parent.name}" if run.parent else ""
+        lines.append(
+            (run.row.id, str(run.n_q), f"{run.steps}{after}", state, "-" if hours is None else f"{hours:.2f}", by)
+        )
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    rest = f", and {unknown} rows whose speed is not known" if unknown else ""
+    print(f"{len(runs)} rows into {args.out}: {total:.1f} hours{rest}\n")
+
+
+def steps_done(exp):
+    steps, _ = read_curves(exp / "curves.tsv").get("total", {}).get("train", ((), ()))
+    return int(max(steps, default=0))
+
+
+def cost(run, runs, args, reached):
+    """Hours that are left, and whose speed says so; None where no speed is known."""
+    stated = STATED.get(args.preset)
+    first, second, minutes = stated or (None, None, 0.0)
+    by = f"stated for preset {args.preset}" if stated else ""
+    alike = [run.exp, *(r.exp for r in runs if r.row.id == run.row.id), *(r.exp for r in runs)]
+    for exp in [*alike, *sorted(args.out.parent.glob(f"*_{args.corpus_name}"))]:
+        measured = speeds(exp)
+        if any(measured):
+            first, second = measured[0] or measured[1], measured[1] or measured[0]
+            by = f"measured in {exp.name}"
+            break
+    if first is None:
+        return None, ""
+    alone = min(run.steps, run.values["adversarial_start"])  # steps without discriminators
+    seconds = max(0, alone - reached) / first + (run.steps - max(reached, alone)) / second
+    seconds *= run.values["batch_size"] * run.values["segment"]
+    return seconds / 3600 + minutes / 60, by
+
+
+def speeds(exp):
+    """Median seconds of speech a second before and after the discriminators came in; None where not measured."""
+    curves, config = read_curves(exp / "curves.tsv"), exp / "hyperparams.yaml"
+    if "speech_per_second" not in curves or not config.is_file():
+        return None, None
+    start = scalars(config.read_text(encoding="utf-8"))["adversarial_start"]
+    phases = ([], [])
+    for step, value in zip(*curves["speech_per_second"]["train"], strict=True):
+        phases[step > start].append(value)
+    return tuple(statistics.median(phase) if phase else None for phase in phases)
+
+
+# ---- the work
+
+
+def execute(run, args, failed):
+    """Train and score one run. Returns why it failed, None where it did not."""
+    if run.done:
+        return None
+    if run.parent and not run.parent.done:
+        return f"its parent {run.parent.name} failed" if run.parent.name in failed else f"no {run.parent.name}"
+    print(f"\n==== {run.name}: {', '.join(run.row.systems)}", flush=True)
+    common = ["--config", run.row.config, "--exp", run.exp, "--preset", args.preset]
+    for corpus in run.corpora:
+        if run.scores(corpus).exists():
+            continue
+        if corpus == args.corpus_name:
+            words = " ".join(f"--{key} {shlex.quote(value)}" for key, value in run.options.items())
+            extra = ["--corpus", args.corpus, "--stage", "3", "--train-args", words]
+            extra += ["--parent", run.parent.exp] if run.parent else []
+        else:
+            extra = ["--corpus", corpus]  # a test corpus: all stages, none of them trains
+        if status := run_sh(args, *common, *extra):
+            return f"run.sh ended with status {status} on {corpus}"
+        write_text(run.scores(corpus), (run.exp / "scores.tsv").read_text(encoding="utf-8"))
+    write_text(run.note, json.dumps(run.values, indent=1) + "\n")
+    return None
+
+
+def run_sh(args, *options):
+    return subprocess.run(["bash", HERE / "run.sh", *map(str, options), *shlex.split(args.run_args)]).returncode
+
+
+def figure_7(args, runs):
+    """Compare the latents of DRL-ICT and of the same without DRL, at 675 bit/s. Returns why it failed."""
+    done = {run.name: run for run in runs if run.done}
+    if "IV" not in args.tables or not {"drl_ict_1q", "ict_1q"} <= done.keys() or (args.out / "figure7.tsv").exists():
+        return None
+    pair = [done[name].exp for name in ("drl_ict_1q", "ict_1q")]
+    if not all(exp.is_dir() for exp in pair):
+        return None
+    split = "test_clean" if args.corpus == "libritts" else "test"
+    options = read_options(args.run_args)
+    data = options.get("data", f"data/{args.corpus_name}")
+    command = [sys.executable, "-m", "pscodec.bin.latents", "--exp", *pair, "--data", data, "--split", split]
+    status = subprocess.run([*map(str, command), "--out", str(args.out / "figure7")], cwd=HERE).returncode
+    return f"status {status}" if status else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Tables I-V and figure 7 of the PSCodec paper, with ours beside: trains what is missing, scores it, prints.
+#
+#   bash tables.sh --dry-run                            what would be done, and its cost
+#   bash tables.sh                                      all systems on the mini corpus, overnight on two cores
+#   bash tables.sh --tables "I III" --n-q 1             some tables, one codebook
+#   bash tables.sh --rows "base casan" --budget 1000    some systems, 1,000 steps each
+#   bash tables.sh --corpus libritts --run-args "--ngpu 8"
+#
+# Writes OUT/tables.md and tables.tsv, figure7.*, an experiment a row (OUT/ROW_Nq) and the scores they gave (OUT/scores).
+# Called again it goes on: rows that are done are skipped, one that was interrupted continues. A row that fails does not
+# stop the others; at the end it is named and the status is 1. What is not there is printed as "-".
+#
+# Options
+#   --corpus NAME       mini | libritts (and ljspeech, for table II) | a folder                (mini)
+#   --tables "I II"     tables to fill and print                                               (I II III IV V)
+#   --rows "base ..."   rows of paper/systems.tsv to train, with their parents                 (those of the tables)
+#   --n-q "1 2"         numbers of codebooks                                                   (1 2)
+#   --budget STEPS      training steps a row and stage, with its schedule in proportion        (the configuration's)
+#   --preset NAME       as of run.sh                                                           (mini for mini, else paper)
+#   --out DIR           where everything goes                                                  (exp/tables_CORPUS[_BUDGET])
+#   --train-args "..."  options for train.py, for every row
+#   --run-args "..."    options for run.sh, for every row (--ngpu 8 --nj 4 ...)
+#   --dry-run           print the plan and its cost; do nothing
+
+set -euo pipefail
+cd "$(dirname "$0")"
+case " $* " in *" --help "* | *" -h "*) awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$(basename "$0")"; exit 0 ;; esac
+. ../../../tools/env.sh
+exec "$PYTHON" tables.py "$@"
