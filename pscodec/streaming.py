@@ -5,9 +5,10 @@ so codes and waveform are those of one pass over the whole recording up to round
 file is streaming with large pieces.
 
 A codec can be streamed where its encoder and `synthesise` see a bounded stretch of the signal; what normalises or
-attends over the whole of it raises UserError by name. Signals are at the codec's `sample_rate`; resampling is the
-caller's. Under `torch.autocast` the weights would be cast at every push: give the model's weights the precision
-instead. Recording a network (in the constructors) is not thread-safe, pushing different streams is.
+attends over the whole of it raises UserError by name. CasAN's windows are bounded; they are its latency, 40 s unless
+told. Signals are at the codec's `sample_rate`; resampling is the caller's. Under `torch.autocast` weights would be cast
+at every push: give them the precision instead. Recording a network (in the constructors) is not thread-safe; pushing
+different streams is.
 """
 
 from bisect import bisect_left
@@ -70,15 +71,16 @@ class StreamDecoder:
     """`model` (models.base.Codec, in eval mode) as a decoder of frames of codes; `side` is `model.side(prompt)`.
 
     `latency`: samples by which the waveform lags the codes: n frames complete the first n * hop_length - latency
-    samples. Speech that is coded, decoded and played as it comes is late by the two latencies together.
+    samples at least. Speech that is coded, decoded and played as it comes is late by the two latencies together.
     """
 
     def __init__(self, model, side, batch=1):
         self.model, self.batch = model, batch
         self.device = next(model.parameters()).device
         self.pushed = Pushed(model, lambda z_q: model.synthesise(z_q, side))
-        many = 1 << 20  # frames, beyond any edge
-        self.latency = many * model.hop_length - self.pushed.ready(many)
+        first, many = bisect_left(range(1 << 30), 1, key=self.pushed.ready), 1 << 20  # frames
+        behind = [n * model.hop_length - self.pushed.ready(n) for n in (first - 1, many)]
+        self.latency = max(behind)
         self.begun = False
 
     def reset(self):

@@ -6,8 +6,9 @@ from torch import nn
 
 from pscodec.layers.conv import Conv1d, ConvTranspose1d, conv, upsample
 from pscodec.layers.hifigan import MRF, LayerNorm
-from pscodec.layers.push import PushConv, PushConvTranspose, PushPointwise
+from pscodec.layers.push import PushConv, PushConvTranspose, PushPointwise, PushWindows
 from pscodec.layers.push_graph import Pushed
+from pscodec.prompts.casan import CasAN
 from pscodec.utils.errors import UserError
 
 CUTS = [[1] * 24, [0, 3, 0, 9, 1, 11, 0], [24]]
@@ -133,6 +134,38 @@ def test_weights_are_shared_where_they_lie_right_and_held_inputs_are_copies():
     x = torch.randn(1, 4, 1000)
     form.push(x)
     assert form.held.x.untyped_storage().nbytes() == 2 * 4 * 4  # two frames of four floats, not a view of a thousand
+
+
+def test_windows_by_hand():
+    """Each frame plus a hundred times the first frame of its window: what is kept shows which window it is from."""
+    form = PushWindows(lambda x: x + 100 * x[..., :1], 4)
+    signal = torch.arange(1.0, 12.0).reshape(1, 1, 11)
+    assert form.push(signal[..., :3]).shape[-1] == 0
+    assert form.push(signal[..., 3:7]).flatten().tolist() == [101, 102, 103, 304, 305]  # windows from 1 and 3
+    assert form.push(signal[..., 7:8]).flatten().tolist() == [506, 507]
+    # the next regular window, from 7 to 10, then the one that ends with 11
+    assert form.push(signal[..., 8:], last=True).flatten().tolist() == [708, 709, 810, 811]
+    form.reset()
+    assert form.push(signal[..., :4]).flatten().tolist() == [101, 102, 103]
+    assert form.push(signal[..., :0], last=True).flatten().tolist() == [104]
+    form.reset()
+    assert form.push(signal[..., :2], last=True).flatten().tolist() == [101, 102]
+
+
+@pytest.mark.parametrize("frames", [5, 16, 17, 24, 31, 32, 50])
+def test_casan_on_a_stream_is_casan(frames):
+    torch.manual_seed(0)
+    layer = CasAN(latent_dim=8, n_blocks=1, n_heads=2, hidden=8, n_groups=2, context=16).eval()
+    side = {"z_vp": torch.randn(2, 8, 1), "z_mel": torch.randn(2, 8, 1)}
+    form = Pushed(layer, lambda z_q: layer(z_q, **side))
+    x = torch.randn(2, 8, frames)
+    with torch.inference_mode():
+        for size in (1, 7, 50):
+            cuts = [size] * (frames // size) + [frames % size]
+            torch.testing.assert_close(together(form, x, cuts), layer(x, **side), atol=1e-5, rtol=0)
+    layer.context = 0
+    with pytest.raises(UserError, match="whole recording"):
+        Pushed(layer, layer)
 
 
 class Widening(nn.Module):

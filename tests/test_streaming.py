@@ -1,12 +1,12 @@
 """Streams and long recordings against one pass over the whole: codes, waveform, latency, time and memory."""
 
-import copy
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from pscodec.data.audio import load_audio
 from pscodec.layers.push import Held
@@ -99,7 +99,7 @@ def test_a_minute_in_chunks_equals_one_pass(mini, whole, speech, seconds):
 @pytest.mark.parametrize("milliseconds", [20, 80, 1000])
 def test_pushes_of_a_microphone_equal_one_pass(mini, speech, milliseconds):
     model, side = mini
-    speech = speech[..., : 5 * RATE + 123]
+    speech = speech[..., : 3 * RATE + 123]
     codes = model.encode(speech)
     size = milliseconds * RATE // 1000
     assert_equal_but_for_ties(model, speech, codes, streamed(StreamEncoder(model), speech, size))
@@ -192,12 +192,15 @@ def test_output_starts_at_the_latency_and_keeps_its_pace(mini, speech):
     assert lengths == [0] * 9 + [116] + [320] * 20
 
 
-@torch.inference_mode()
-def test_the_latency_is_what_an_output_depends_on(mini):
-    model = copy.deepcopy(mini[0])
-    for layer in model.modules():  # every path from input to output counts one, and nothing else is there
+@torch.no_grad()
+def test_the_latency_is_what_an_output_depends_on():
+    model = build_only(resolve(compose(CONF / "pscodec_base.yaml", [MINI])), "codec").eval()
+    # every path from input to output counts one, and nothing else is there
+    for layer in [*model.encoder.modules(), *model.decoder.modules()]:
         if isinstance(layer, nn.Conv1d | nn.ConvTranspose1d):
-            layer.weight = torch.full_like(layer.weight, 1 / layer.in_channels)
+            if is_parametrized(layer):
+                remove_parametrizations(layer, "weight")
+            nn.init.constant_(layer.weight, 1 / layer.in_channels)
             nn.init.zeros_(layer.bias)
     last = 20 * HOP + StreamEncoder(model).latency - 1  # the last sample that frame 20 sees
     wav = torch.zeros(3, 1, 60 * HOP)
@@ -213,28 +216,40 @@ def test_the_latency_is_what_an_output_depends_on(mini):
 
 def held(pushed):
     """Bytes that a network in push form keeps between pushes."""
-    kept = []
-    for _, form, _ in pushed.steps:
-        values = [form.held] if hasattr(form, "layer") and hasattr(form, "held") else getattr(form, "held", [])
-        kept += [v.x if isinstance(v, Held) else v for v in values] + [getattr(form, "sums", None)]
-    return sum(x.untyped_storage().nbytes() for x in kept if x is not None)
+    kept = [value for _, form, _ in pushed.steps for value in vars(form).values()]
+    kept = [v for value in kept for v in (value if isinstance(value, list) else [value])]
+    kept = [v.x if isinstance(v, Held) else v for v in kept]
+    return sum(v.untyped_storage().nbytes() for v in kept if isinstance(v, torch.Tensor))
 
 
-def test_ten_minutes_cost_the_same_every_minute(speech):
-    model, side = codec(speech, MINI, width=2, decoder_width=32, latent_dim=64)
+def test_every_push_costs_the_same(mini, speech):
+    model, side = mini
     encoder, decoder = StreamEncoder(model), StreamDecoder(model, side)
     seconds, sizes = [], []
     for _ in range(10):
         started = time.process_time()
-        for piece in speech[..., : 59 * RATE].split(RATE, -1):
+        for piece in speech[..., : 10 * RATE].split(RATE, -1):
             decoder.push(encoder.push(piece))
         seconds.append(time.process_time() - started)
         sizes.append((held(encoder.pushed), held(decoder.pushed)))
-    assert sizes[0] == sizes[-1] and 0 < sum(sizes[0]) < 1e6
+    assert len(set(sizes)) <= 3 and 0 < sum(sizes[0]) < 2e6  # what one stride leaves over changes from push to push
+    assert max(map(sum, sizes)) < 1.05 * min(map(sum, sizes))
     assert min(seconds[-3:]) < 1.5 * min(seconds[:3])
 
 
-# What cannot be streamed, and precision
+# What cannot be streamed, what can with patience, and precision
+
+
+def test_casan_streams_a_context_late(speech):
+    model = build_only(resolve(compose(CONF / "pscodec_casan.yaml", [MINI]), {"casan_context": 80}), "codec").eval()
+    torch.manual_seed(0)
+    codes, side = torch.randint(0, 512, (1, 1, 321)), {"z_vp": torch.randn(1, 256, 1), "z_mel": torch.randn(1, 256, 1)}
+    decoder = StreamDecoder(model, side)
+    # the first window is full with frame 80; of its 60 frames the layers after it need 10 for a first sample
+    assert [decoder.push(x).shape[-1] > 0 for x in codes[..., :80].split([79, 1], -1)] == [False, True]
+    assert decoder.latency == 79 * HOP
+    decoder.reset()
+    torch.testing.assert_close(streamed(decoder, codes, 50), model.decode(codes, side), atol=1e-5, rtol=0)
 
 
 def test_an_encoder_that_normalises_over_the_clip_is_refused_by_name():

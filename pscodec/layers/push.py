@@ -13,8 +13,8 @@ sum is ahead of the other. The outputs are the whole pass's up to the rounding o
 
 import torch
 from torch import nn
-from torch.nn.utils.parametrize import type_before_parametrizations
 
+from pscodec.layers.packed import pack
 from pscodec.utils.errors import UserError
 
 
@@ -36,22 +36,6 @@ class Held:
         self.x = x.clone()  # a view would keep all of a long piece alive
 
 
-def _twin(layer, **changes):
-    """A convolution with the weights of `layer`, some of its options changed, and no padding.
-
-    Weight norm is folded, and weights lie with the channels innermost, as activations do (layers/conv): they are not
-    rearranged at every call then, which is most of what a call on a few frames costs. Weights that are so already are
-    shared with `layer`.
-    """
-    names = ["in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups"]
-    options = {name: getattr(layer, name) for name in names} | {"bias": layer.bias is not None} | changes
-    twin = type_before_parametrizations(layer)(**options, padding=0, device="meta")  # no memory until it shares
-    weight = layer.weight.detach().transpose(1, 2).contiguous().transpose(1, 2)
-    twin.weight = nn.Parameter(weight, requires_grad=False)
-    twin.bias = layer.bias if options["bias"] else None
-    return twin
-
-
 class PushConv:
     """A convolution: output t is the inputs from t * stride - padding, `span` of them. `[B, C, n]` -> `[B, C', m]`.
 
@@ -63,7 +47,7 @@ class PushConv:
         self.span = (layer.kernel_size[0] - 1) * layer.dilation[0] + 1
         if layer.padding_mode != "zeros" or self.stride > self.span:
             raise UserError(f"{layer}: only zero padding and strides up to the kernel can be pushed")
-        self.layer = _twin(layer)
+        self.layer = pack(layer, padding=0)
         self.reset()
 
     def reset(self):
@@ -105,7 +89,7 @@ class PushConvTranspose:
         if self.span < self.stride or self.span + self.end < self.stride:
             raise UserError(f"{layer}: shorter than its inputs times its stride, so it cannot be pushed")
         self.bias = None if layer.bias is None else layer.bias.detach()[:, None]
-        self.layer = _twin(layer, bias=False)
+        self.layer = pack(layer, bias=False, padding=0, output_padding=0)
         self.reset()
 
     def reset(self):

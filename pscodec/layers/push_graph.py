@@ -146,13 +146,13 @@ class Pushed:
 
 def _call(node, root):
     """What `node` computes, as a function of the values of the nodes that it uses."""
+    if node.op == "call_method":
+        function = getattr(torch.Tensor, node.target)
+    else:
+        function = root.get_submodule(node.target) if node.op == "call_module" else node.target
 
     def call(values):
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: values[n])
-        if node.op == "call_module":
-            return root.get_submodule(node.target)(*args, **kwargs)
-        if node.op == "call_method":
-            return getattr(args[0], node.target)(*args[1:], **kwargs)
-        return node.target(*args, **kwargs)
+        return function(*args, **kwargs)
 
     return call
