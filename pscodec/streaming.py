@@ -6,9 +6,8 @@ file is streaming with large pieces.
 
 A codec can be streamed where its encoder and `synthesise` see a bounded stretch of the signal; what normalises or
 attends over the whole of it raises UserError by name. CasAN's windows are bounded; they are its latency, 40 s unless
-told. Signals are at the codec's `sample_rate`; resampling is the caller's. Under `torch.autocast` weights would be cast
-at every push: give them the precision instead. Recording a network (in the constructors) is not thread-safe; pushing
-different streams is.
+told. Signals are at the codec's `sample_rate`; resampling is the caller's. Precision is the model's (models/optimise);
+autocast is not heeded. Recording a network (in the constructors) is not thread-safe; pushing different streams is.
 """
 
 from bisect import bisect_left
@@ -26,12 +25,12 @@ class StreamEncoder:
     `latency`: samples that must have come before the first frame of codes goes out, that frame's own hop_length among
     them. Frame t goes out when t * hop_length + latency samples have come, or at the end.
 
-    Weights are read once, here. Where the model has not folded its weight norm, that costs a second copy of them.
+    Weights are read once, here; those of an optimised model (models/optimise) are shared, of others packed anew.
     """
 
     def __init__(self, model, batch=1):
         self.model, self.batch = model, batch
-        self.weight = next(model.encoder.parameters())  # tells the device and precision
+        self.device = next(model.parameters()).device
         self.pushed = Pushed(model, model.encoder)
         self.latency = bisect_left(range(1 << 30), 1, key=self.pushed.ready)
         self.n_samples = 0
@@ -47,7 +46,7 @@ class StreamEncoder:
         if wav.dim() != 3 or wav.shape[:2] != (self.batch, 1):
             raise ValueError(f"expected wav [{self.batch}, 1, n], got {list(wav.shape)}")
         self.n_samples += wav.shape[-1]
-        return self._codes(self.pushed.push(wav.to(self.weight)))
+        return self._codes(self.pushed.push(wav.to(self.device).float()))
 
     @torch.inference_mode()
     def finish(self):
@@ -57,7 +56,7 @@ class StreamEncoder:
         """
         hop = self.model.hop_length
         missing = max(1, -(-self.n_samples // hop)) * hop - self.n_samples
-        codes = self._codes(self.pushed.push(self.weight.new_zeros(self.batch, 1, missing), last=True))
+        codes = self._codes(self.pushed.push(torch.zeros(self.batch, 1, missing, device=self.device), last=True))
         self.reset()
         return codes
 

@@ -10,6 +10,7 @@ from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from pscodec.data.audio import load_audio
 from pscodec.layers.push import Held
+from pscodec.models.optimise import optimise
 from pscodec.streaming import StreamDecoder, StreamEncoder, decode_long, encode_long
 from pscodec.utils.errors import UserError
 from pscodec.utils.hparams import build_only, compose, resolve
@@ -282,11 +283,10 @@ def test_bfloat16_streams_are_as_far_from_fp32_as_one_bfloat16_pass(mini, speech
     def distance(coded, decoded):
         return (coded != codes).float().mean().item(), ((decoded - wav).pow(2).sum() / wav.pow(2).sum()).item()
 
-    with torch.autocast("cpu", torch.bfloat16):
-        one = distance(model.encode(speech), model.decode(codes, side))
-        stream = distance(streamed(StreamEncoder(model), speech, RATE), streamed(StreamDecoder(model, side), codes, 75))
-    print(
-        f"bf16 against fp32: codes that differ {one[0]:.4f} in one pass, {stream[0]:.4f} streamed; noise {one[1]:.1e}"
-    )
+    fast = optimise(codec(speech, MINI, n_residual=2)[0], "bf16")
+    one = distance(fast.encode(speech), fast.decode(codes, side))
+    encoder, decoder = StreamEncoder(fast), StreamDecoder(fast, side)
+    stream = distance(streamed(encoder, speech, RATE), streamed(decoder, codes, 75))
+    print(f"bf16 against fp32 (codes that differ, noise): one pass {one}, streamed {stream}")
     assert 0 < one[0] < 0.5 and 0 < one[1] < 0.1
     assert stream[0] < 1.5 * one[0] + 0.02 and stream[1] < 1.5 * one[1]
