@@ -23,8 +23,8 @@ class CodecSystem(nn.Module):
         self.separator, self.codec, self.quantise = separator, codec, quantise
 
     def forward(self, batch, domain):
-        """`batch`: `mix` `[B, 1, L]`, `sources` `[B, S, L]`, `lengths` `[B]`; computed beforehand, `z_mix`, `z_sources` and
-        `frames` take their place. `domain`: `embedding`, which needs no decoder, or `waveform`.
+        """`batch`: `mix` `[B, 1, L]`, `sources` `[B, S, L]` and their `lengths` `[B]`; from a cache come
+        `z_mix`, `z_sources` and `frames`. `domain`: `embedding`, which needs no decoder, or `waveform`.
 
         Returns types.Separation.
         """

@@ -22,9 +22,8 @@ class SelfAttention(nn.Module):
         """`mask` `[B, T]` bool, True where a frame may be looked at (None: everywhere)."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
         mask = None if mask is None else mask[:, None, None]
-        if (
-            self.training and not x.is_cuda
-        ):  # on short crops the plain product avoids torch's fused kernel, slow on a CPU
+        if self.training and not x.is_cuda:
+            # on short crops the plain product avoids torch's fused kernel, slow on a CPU
             weights = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
             if mask is not None:
                 weights = weights.masked_fill(~mask, float("-inf"))
