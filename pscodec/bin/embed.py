@@ -77,6 +77,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--exp", required=True, type=Path, help="experiment folder of the codec")
     parser.add_argument("--data", required=True, nargs="+", type=Path, help="folders of mixtures, data/mini/train ...")
+    parser.add_argument("--where", action="store_true", help="only print the folders")
     parser.add_argument("--out", type=Path, help="where to write instead; for one folder of mixtures only")
     parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="of the codec")
     parser.add_argument("--normalise", default="peak", choices=("peak", "none"), help="level at which the codec works")
@@ -93,6 +94,9 @@ def main(argv=None):
     fingerprint = coder.fingerprint.hex()
     folders = []
     for data_dir in args.data:
+        folders.append(args.out or cache_folder(data_dir, fingerprint, args.normalise))
+        if args.where:
+            continue
         dataset = MixtureDataset(data_dir)
         frozen = FrozenCodec(coder.model, dataset.sample_rate, args.normalise)
         meta = {
@@ -106,7 +110,6 @@ def main(argv=None):
             "n_src": dataset.meta["n_src"],
             "mixtures": data_stamp(data_dir, dataset.utterances),
         }
-        folders.append(args.out or cache_folder(data_dir, fingerprint, args.normalise))
         embed_folder(dataset, frozen, meta, folders[-1], args.check, args.num_workers)
     for folder in folders:
         print(folder)
