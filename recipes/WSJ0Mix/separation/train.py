@@ -79,11 +79,8 @@ def datasets(hp):
         **common,
     )
     dev = MixtureDataset(hp["dev_dir"], segment=hp["valid_segment"], max_mixtures=hp["valid_mixtures"], **common)
-    cache = getattr(train, "embeddings_meta", None)
-    for key in ("fingerprint", "normalise", "sample_rate") if cache else ():
-        wanted = hp["codec_fingerprint" if key == "fingerprint" else key]
-        if cache[key] != wanted:
-            raise UserError(f"{hp['train_embeddings']}: made with {key} {cache[key]}, not {wanted}; run stage 2 again")
+    if train.cache is not None:
+        train.cache.require(hp["codec_fingerprint"], hp["normalise"])
     return train, dev
 
 
