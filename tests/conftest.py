@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from pscodec.data.audio import save_audio
+from pscodec.data.kaldi import Utterance, write_data_dir, write_table
+from pscodec.data.mixture import Mixture, Source, write_mixtures
+
 ROOT = Path(__file__).parents[1]
 LOCAL = ROOT / "recipes/LibriTTS/local"
 CAMPPLUS = "campplus/campplus_cn_en_common.pt"
+RATE = 8000
+MIXING = {"sample_rate": RATE, "n_src": 2, "mode": "min", "min_seconds": 0.0, "one_speaker": []}
 
 
 def pytest_configure():
@@ -51,3 +57,27 @@ def mini_corpus(downloads):
     """The mini corpus, real speech: `downloads/mini`, speaker folders of 16 kHz audio."""
     fetch("download.py", "--corpus", "mini", "--downloads", downloads, "--no-campplus")
     return downloads / "mini"
+
+
+def tone(seconds, frequency, amplitude=0.25):
+    return amplitude * torch.sin(2 * torch.pi * frequency * torch.arange(round(seconds * RATE)) / RATE)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Talkers a and b with two utterances each, a silent one of c; two mixtures of them."""
+    utterances = []
+    for utt, seconds, frequency in (("a-1", 2, 200), ("a-2", 1.5, 300), ("b-1", 1, 440), ("b-2", 2.5, 550)):
+        save_audio(tmp_path / f"{utt}.wav", tone(seconds, frequency), RATE)
+        utterances.append(Utterance(utt, utt[0], str(tmp_path / f"{utt}.wav"), seconds))
+    save_audio(tmp_path / "c-1.wav", torch.zeros(RATE), RATE)
+    utterances.append(Utterance("c-1", "c", str(tmp_path / "c-1.wav"), 1.0))
+    write_data_dir(tmp_path / "clean", utterances)
+    mixtures = [
+        Mixture("m1", (Source("a-1", 0, 2.0), Source("b-1", 0, 0.5)), RATE),
+        Mixture("m2", (Source("a-2", 100, 1.0), Source("b-1", 4000, 1.0)), 9000),
+    ]
+    write_mixtures(tmp_path / "mix", mixtures, MIXING | {"clean": str(tmp_path / "clean")})
+    levels = {u.utt: 0.0 if u.spk == "c" else 0.03125 for u in utterances}
+    write_table(tmp_path / "mix/utt2level", levels)
+    return tmp_path / "mix"

@@ -90,8 +90,8 @@ class Bits:
             place = len(self.bits) + 1
         if place > len(self.bits):
             raise ValueError("the shorten data end too early")
-        stops = np.array(stops)
-        begins = np.concatenate([[self.place], stops[:-1] + step])
+        stops = np.array(stops, dtype=np.int64)
+        begins = np.concatenate([[self.place], stops[:-1] + step])[:n]
         values = stops - begins
         for i in range(1, step):
             values = values << 1 | self.bits[stops + i]

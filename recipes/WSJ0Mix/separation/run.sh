@@ -83,6 +83,7 @@ nj=$(nproc)
 ngpu=1
 . ../../../tools/parse_options.sh
 fail() { echo "error: run.sh: $*" >&2; exit 1; }
+[[ $sample_rate =~ ^[0-9]+000$ ]] || fail "--sample-rate takes Hz such as 8000 or 16000, not '$sample_rate'"
 [ $# -eq 0 ] || fail "unexpected argument '$1' (--help lists the options)"
 
 name=$corpus tests=test numbers=(20000 5000 3000) one_speaker= min_seconds=0
@@ -116,8 +117,8 @@ for file in "$config" $finetune; do [ -f "$file" ] || fail "no configuration $fi
 own_codec=$codec_recipe/exp/pscodec_base_mini
 grep -q '^codec: null' "$config" && needs_codec=false || needs_codec=true
 if [ "$needs_codec" = true ] && [ -z "$codec" ]; then
-    [ "$corpus" = mini ] || fail "--codec names no experiment of a codec"
-    codec=$own_codec
+    [ "$corpus" = mini ] || [ "$stop_stage" -lt 2 ] || fail "--codec names no experiment of a codec"
+    [ "$corpus" != mini ] || codec=$own_codec
 fi
 
 . ../../../tools/env.sh
@@ -211,5 +212,5 @@ fi
 
 if at 7 "report"; then
     # shellcheck disable=SC2086  # compare is a list of words
-    "$PYTHON" -m pscodec.bin.report_separation --exp "$exp" $compare --data "$data" --out "$exp/report"
+    "$PYTHON" -m pscodec.bin.report_separation --exp "$exp" $compare --data "$data" --paper paper --out "$exp/report"
 fi
