@@ -4,6 +4,7 @@ Shorten (Robinson 1994; versions 1 and 2, "embedded-shorten-v1.09" and "-v2.00" 
 samples as the Rice-coded residual of a predictor: a difference of order 0 to 3, or linear prediction.
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +63,7 @@ class Bits:
 
     def __init__(self, data):
         self.bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8))
-        places = np.where(self.bits, np.arange(len(self.bits)), len(self.bits))
-        self.next_one = np.minimum.accumulate(places[::-1])[::-1].tolist()
+        self.find_one = functools.partial(self.bits.tobytes().find, 1)
         self.place = 0
 
     def unsigned(self, k):
@@ -80,15 +80,12 @@ class Bits:
 
     def block(self, k, n):
         """`n` unsigned numbers, int64. Raises ValueError where the data end."""
-        stops, place, next_one, step = [], self.place, self.next_one, k + 1
-        try:
-            for _ in range(n):
-                stop = next_one[place]
-                stops.append(stop)
-                place = stop + step
-        except IndexError:
-            place = len(self.bits) + 1
-        if place > len(self.bits):
+        stops, place, find_one, step = [], self.place, self.find_one, k + 1
+        for _ in range(n):
+            stop = find_one(place)
+            stops.append(stop)
+            place = stop + step
+        if place > len(self.bits) or -1 in stops:
             raise ValueError("the shorten data end too early")
         stops = np.array(stops, dtype=np.int64)
         begins = np.concatenate([[self.place], stops[:-1] + step])[:n]
