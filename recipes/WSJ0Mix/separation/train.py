@@ -25,7 +25,7 @@ from pscodec.data.mixture import MixtureDataset, collate
 from pscodec.downstream.codec import FrozenCodec
 from pscodec.downstream.systems import join
 from pscodec.inference import load_codec
-from pscodec.utils.checkpoint import AtomicCheckpointer
+from pscodec.utils.checkpoint import AtomicCheckpointer, load_weights
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.hparams import build, compose, resolve
@@ -38,6 +38,7 @@ def options(argv=None):
     parser.add_argument("config", help="a variant's YAML")
     parser.add_argument("--preset", action="append", default=[], help="YAML of scalars laid over it; may be repeated")
     parser.add_argument("--exp", required=True, type=Path, help="folder of the experiment")
+    parser.add_argument("--init", type=Path, help="experiment whose separator to start from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parse_overrides(parser, argv)
 
@@ -113,6 +114,8 @@ def main(argv=None):
         write_text(args.exp / "hyperparams.yaml", text)
 
     separator = hp["separator"]
+    if args.init:
+        load_weights(args.init, {"separator": separator})
     train, dev = datasets(hp)
     frozen = FrozenCodec(coder.model, hp["sample_rate"], hp["normalise"]) if coder else None
     if separator.domain != "embedding" and not hp["coded_mixtures"]:
