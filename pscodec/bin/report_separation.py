@@ -127,7 +127,7 @@ def conditions_of_scoring(experiments):
     how = " and ".join(f"{rate} Hz with PESQ {'wideband' if mode == 'wb' else 'narrowband'}" for rate, mode in rates)
     return (
         f"Scored at {how}; DNSMOS after resampling to 16 kHz. Mean over n mixtures, the sources of each averaged, with "
-        "the half width of its 95 % interval; one order of the estimates for all metrics, the one with the largest SI-SDR. "
+        "the half width of its 95 % interval; one order of the estimates for all metrics, that of the largest SI-SDR. "
         "dB: SI-SDR (means removed), SDR (BSS Eval 3, 512 taps), i: improvement over the mixture. "
         "The paper's rows are of WSJ0-2mix and codecs of other trainings: not comparable with a small corpus."
     )
@@ -135,8 +135,8 @@ def conditions_of_scoring(experiments):
 
 COST_NOTE = (
     "GMACs: multiply-accumulate operations for 2 s of mixture. Encoder: of one signal. In use: encoder, separator, a "
-    "decoder for each source. Every product is counted, attention's too; the column by modules holds what lies inside plain "
-    "torch layers, all that a counter of modules such as PyTorch-OpCounter sees: it misses attention and, of "
+    "decoder for each source. Every product is counted, attention's too; the column by modules holds what lies inside "
+    "plain torch layers, all that a counter of modules such as PyTorch-OpCounter sees: it misses attention and, of "
     "SpeechBrain's and torch's attention modules, the projections to queries, keys and values (the paper's 77.3 for "
     "SepFormer is this count), and layers under a weight norm. Mixtures/s: median of the training log; "
     f"h/epoch: {EPOCH:,} mixtures at this rate, of the training's segment length."

@@ -90,12 +90,12 @@ class Experiment:
         self.in_embedding = separator.domain == "embedding"
 
     def ways(self, prompts, quantise):
-        """The asked `(prompt, quantise)` pairs that make sense: None for a separator of waveforms."""
+        """What of the asked makes sense, `(prompts, list of bool)`; None for a separator of waveforms."""
         if not self.in_embedding:
             return None
         if type(self.coder.model).side is Codec.side:
             prompts = ["none"]  # a codec without prompts
-        return [(prompt, word == "true") for prompt in prompts for word in quantise]
+        return prompts, [word == "true" for word in quantise]
 
     def embed(self, item):
         """`z_hat` and the sources' own `z` `[1, S, D, T]`, and the level `[1, 1, 1]`, of a dataset's item."""
@@ -138,7 +138,7 @@ def stack(sides):
 @torch.inference_mode()
 def separate_split(experiment, dataset, out, split, ways, ceiling):
     """Separate every mixture in all `ways` and write the estimates below `out`; returns the conditions' names."""
-    enrolled = Enrolled(experiment, dataset) if any(prompt == "enrol" for prompt, _ in ways or ()) else None
+    enrolled = Enrolled(experiment, dataset) if ways and "enrol" in ways[0] else None
     names = set()
     for index in progress(range(len(dataset)), f"separate {split}"):
         item = dataset[index]
@@ -158,22 +158,20 @@ def estimates(experiment, item, sources, ways, enrolled, ceiling):
     if ways is None:
         yield "waveform", experiment.separate(item)
         return
+    prompts, quantise = ways
     z_hat, z_sources, scale = experiment.embed(item)
     for prefix, z in (("", z_hat), ("ceiling_", z_sources))[: 1 + ceiling]:
-        for prompt, quantise in ways:
-
-            def decode(side, z=z, quantise=quantise):
-                return experiment.frozen.decode(z, side, item["length"], scale, quantise)[0]
-
-            if prompt == "none":
-                wavs = decode({})
-            else:
-                side = experiment.side(decode({}), experiment.sample_rate)
+        for quantised in quantise:
+            how = (item["length"], scale, quantised)
+            plain = experiment.frozen.decode(z, {}, *how)[0]
+            estimated = experiment.side(plain, experiment.sample_rate) if set(prompts) != {"none"} else {}
+            for prompt in prompts:
+                side = estimated
                 if prompt == "enrol":
                     known = stack([enrolled[utt] for utt in sources])
-                    side = known if prefix else nearest(side, known)
-                wavs = decode(side)
-            yield f"{prefix}{prompt}_{'quantised' if quantise else 'continuous'}", wavs
+                    side = known if prefix else nearest(estimated, known)
+                wavs = plain if prompt == "none" else experiment.frozen.decode(z, side, *how)[0]
+                yield f"{prefix}{prompt}_{'quantised' if quantised else 'continuous'}", wavs
 
 
 class Enrolled:

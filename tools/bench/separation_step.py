@@ -4,8 +4,8 @@
     python tools/bench/separation_step.py --codec CODEC_EXP --data DIR [--segment 4] [--steps 5] [--epochs 20]
 
 DIR is a folder of mixtures. Every system trains in its paper's sizes on the same segments: forward, backward, Adam.
-The batch of each is the largest of --batches that is fastest an item, for each its own as in the paper. A cache costs one
-pass of the encoder over mixtures and sources, spread over --epochs epochs of training.
+Each has the one of --batches that is fastest for it, as in the paper each has its own. A cache costs one pass of the
+encoder over mixtures and sources, spread over --epochs epochs of training.
 """
 
 import argparse
@@ -75,9 +75,8 @@ def main():
             f"{name:<24} {value:8.2f} mixtures/s  {value / rates['Codecformer']:6.2f} x Codecformer "
             f" {value / rates['SepFormer']:6.2f} x SepFormer"
         )
-    print(
-        f"encoding a mixture and its sources: {1000 * encode:.1f} ms, once in {args.epochs} epochs; without: {pure:.2f}/s"
-    )
+    print(f"encoding a mixture and its sources: {1000 * encode:.1f} ms, once in {args.epochs} epochs")
+    print(f"cached, the encoding left out: {pure:.2f} mixtures/s")
 
 
 def autocast(args):
@@ -100,7 +99,7 @@ def trainer(system, loss, args):
 
 
 def best_rate(step, batch, sizes, args):
-    """Items a second of `step`, at the batch size that is best for it; each is timed `steps` times, the median counts."""
+    """Items a second of `step`, at the batch size that is best for it; of so many timed steps the median counts."""
     rates = {}
     for size in sizes:
         items = {k: v[:size] for k, v in batch.items()}
