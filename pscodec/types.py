@@ -59,3 +59,16 @@ class Evidence:
     output: CodecOutput
     real: Judged | None = None
     fake: Judged | None = None
+
+
+@dataclass
+class Separation:
+    """What a separator made of a batch of mixtures, and what it should have been.
+
+    `estimates` and `targets`: embeddings `[B, S, D, T]` or waveforms `[B, S, L]`, S sources in an order of their own;
+    `lengths` `[B]` int64: the frames or samples that are not padding.
+    """
+
+    estimates: Tensor
+    targets: Tensor
+    lengths: Tensor

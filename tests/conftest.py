@@ -8,9 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from pscodec.data.audio import save_audio
+from pscodec.data.kaldi import Utterance, write_data_dir, write_table
+from pscodec.data.mixture import Mixture, Source, write_mixtures
+from pscodec.utils.checkpoint import AtomicCheckpointer
+from pscodec.utils.hparams import build_only, compose, resolve
+
 ROOT = Path(__file__).parents[1]
 LOCAL = ROOT / "recipes/LibriTTS/local"
 CAMPPLUS = "campplus/campplus_cn_en_common.pt"
+RATE = 8000
+MIXING = {"sample_rate": RATE, "n_src": 2, "mode": "min", "min_seconds": 0.0, "one_speaker": []}
 
 
 def pytest_configure():
@@ -62,14 +70,13 @@ TINY = {
     "melp_width": 32,
     "melp_blocks": 1,
     "codebook_size": 64,
+    "quantize_start": 0,
     "kmeans_steps": 0,
 }
 
 
 def make_experiment(folder, seed=0, **options):
     """An experiment folder as training leaves it, of a tiny PSCodec with random weights."""
-    from pscodec.utils.checkpoint import AtomicCheckpointer
-    from pscodec.utils.hparams import build_only, compose, resolve
 
     conf = ROOT / "recipes/LibriTTS/codec/conf"
     text = resolve(compose(conf / "pscodec_base.yaml", [conf / "presets/mini.yaml"]), TINY | options)
@@ -87,3 +94,34 @@ def make_experiment(folder, seed=0, **options):
 def tiny_exp(tmp_path_factory):
     """An experiment folder whose codec is tiny and untrained."""
     return make_experiment(tmp_path_factory.mktemp("exp") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def codec_exp(tmp_path_factory):
+    return make_experiment(
+        tmp_path_factory.mktemp("codec") / "untrained", latent_dim=16, decoder_width=16, melp_width=16
+    )
+
+
+def tone(seconds, frequency, amplitude=0.25):
+    return amplitude * torch.sin(2 * torch.pi * frequency * torch.arange(round(seconds * RATE)) / RATE)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Talkers a and b with two utterances each, a silent one of c; two mixtures of them."""
+    utterances = []
+    for utt, seconds, frequency in (("a-1", 2, 200), ("a-2", 1.5, 300), ("b-1", 1, 440), ("b-2", 2.5, 550)):
+        save_audio(tmp_path / f"{utt}.wav", tone(seconds, frequency), RATE)
+        utterances.append(Utterance(utt, utt[0], str(tmp_path / f"{utt}.wav"), seconds))
+    save_audio(tmp_path / "c-1.wav", torch.zeros(RATE), RATE)
+    utterances.append(Utterance("c-1", "c", str(tmp_path / "c-1.wav"), 1.0))
+    write_data_dir(tmp_path / "clean", utterances)
+    mixtures = [
+        Mixture("m1", (Source("a-1", 0, 2.0), Source("b-1", 0, 0.5)), RATE),
+        Mixture("m2", (Source("a-2", 100, 1.0), Source("b-1", 4000, 1.0)), 9000),
+    ]
+    write_mixtures(tmp_path / "mix", mixtures, MIXING | {"clean": str(tmp_path / "clean")})
+    levels = {u.utt: 0.0 if u.spk == "c" else 0.03125 for u in utterances}
+    write_table(tmp_path / "mix/utt2level", levels)
+    return tmp_path / "mix"

@@ -17,6 +17,7 @@ class Codec(nn.Module):
 
     sample_rate: int
     hop_length: int
+    activation = "leaky_relu"  # between its layers: leaky_relu | elu | snake
 
     @property
     def n_q(self):

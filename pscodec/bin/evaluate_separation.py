@@ -1,0 +1,197 @@
+"""Stage 6 of separation: score estimates against their sources.
+
+    python -m pscodec.bin.evaluate_separation --exp exp/NAME --data data --splits test --nj 4
+
+For every split, and every condition found in exp/NAME/separated (`test.none_continuous` ...), each mixture gets one
+row in exp/NAME/scores.tsv, its sources averaged, under the order of the estimates with the largest SI-SDR. Two more
+conditions tell where the scores begin and end: `mixture`, the mixture itself for every source, and `reference`, the
+sources themselves (DNSMOS only). exp/NAME/summary.json holds means with 95 % intervals. A condition is scored once:
+its rows stay in its folder until stage 5 writes it again.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import multiprocessing
+import os
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import torch
+
+from pscodec.metrics.separation import METRICS, SeparationScorer, columns, pesq_mode
+from pscodec.metrics.summary import format_mean, mean_ci
+from pscodec.utils.errors import UserError, one_line_errors
+from pscodec.utils.files import write_text
+from pscodec.utils.progress import progress
+
+KEYS = ("split", "condition", "utt", "seconds")
+MIXTURE, REFERENCE = "mixture", "reference"
+
+
+@one_line_errors
+def main(argv=None):
+    args = parse(argv)
+    names = args.metrics
+    rows, rate = [], None
+    for split in args.splits.split():
+        for condition in conditions(args.exp / "separated", split):
+            rows += condition_rows(args, split, condition, names)
+        rate = json.loads((args.data / split / "mixtures.json").read_text(encoding="utf-8"))["sample_rate"]
+    write_rows(args.exp / "scores.tsv", rows, names)
+    summary = {"sample_rate": rate, "pesq": pesq_mode(rate), "splits": summarise(rows, names)}
+    write_text(args.exp / "summary.json", json.dumps(summary, indent=1) + "\n")
+    print_summary(summary, names)
+    print(f"wrote {args.exp / 'scores.tsv'} and {args.exp / 'summary.json'}")
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--exp", type=Path, required=True, help="experiment folder, with separated/ in it")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data dirs (%(default)s)")
+    parser.add_argument("--splits", default="test", help="splits to score, separated by spaces (%(default)s)")
+    parser.add_argument("--metrics", default="all", help=f"all, or some of: {' '.join(METRICS)}")
+    parser.add_argument("--nj", type=int, default=2, help="processes (%(default)s)")
+    parser.add_argument("--max-mixtures", type=int, help="score at most so many a split, spread evenly")
+    parser.add_argument("--rescore", action="store_true", help="forget the rows of earlier runs")
+    args = parser.parse_args(argv)
+    asked = args.metrics.replace(",", " ").split()
+    if unknown := set(asked) - set(METRICS) - {"all"}:
+        raise UserError(f"unknown metric {min(unknown)}; there are: {' '.join(METRICS)}")
+    if not args.splits.split() or args.nj < 1 or (args.max_mixtures is not None and args.max_mixtures < 1):
+        raise UserError("--splits names at least one split; --nj and --max-mixtures must be at least 1")
+    args.metrics = [name for name in METRICS if name in asked or "all" in asked]
+    return args
+
+
+def conditions(separated, split):
+    """`mixture`, `reference` and those that stage 5 left. Raises UserError where there is none."""
+    found = sorted(f.parent.name[len(split) + 1 :] for f in separated.glob(f"{split}.*/done.json"))
+    if not found:
+        raise UserError(f"{separated}/{split}.*: no estimates; stage 5 (separate) writes them")
+    return [MIXTURE, REFERENCE, *found]
+
+
+def condition_rows(args, split, condition, names):
+    """The rows of a condition, from its folder where it has been scored already with these metrics and mixtures."""
+    folder = args.exp / "separated" / f"{split}.{condition}"
+    done, kept = folder / "done.json", folder / "scores.json"
+    wanted = {
+        "metrics": names,
+        "max_mixtures": args.max_mixtures,
+        "mixtures": _stamp(args.data / split / "mixtures.tsv"),
+        "estimates": _stamp(done),
+    }
+    if kept.is_file() and not args.rescore:
+        old = json.loads(kept.read_text(encoding="utf-8"))
+        if old["asked"] == wanted:
+            return old["rows"]
+    rows = list(score(args, split, condition, names))
+    write_text(kept, json.dumps({"asked": wanted, "rows": rows}) + "\n")
+    return rows
+
+
+def _stamp(path):
+    """Changes when the file does; None for a condition that needs no file."""
+    return f"{path.stat().st_size}:{path.stat().st_mtime_ns}" if path.is_file() else None
+
+
+def score(args, split, condition, names):
+    """Yield the rows of a condition as they are done."""
+    from pscodec.data.mixture import read_mixtures
+
+    mixtures, _ = read_mixtures(args.data / split)
+    n = min(len(mixtures), args.max_mixtures or len(mixtures))
+    chosen = [i * len(mixtures) // n for i in range(n)]
+    names = ["dnsmos"] if condition == REFERENCE else names
+    if condition == REFERENCE and "dnsmos" not in args.metrics:
+        return
+    start = (args.exp / "separated" / f"{split}.{condition}", args.data / split, names)
+    bar = {"desc": f"score {split}.{condition}", "total": n}
+    if args.nj == 1 or n == 1:
+        _start_worker(*start)
+        results = map(_score, chosen)
+        yield from ({"split": split, "condition": condition, **row} for row in progress(results, **bar))
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the workers when they start: one thread each
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(min(args.nj, n), context, _start_worker, start) as pool:
+        try:
+            for row in progress(pool.map(_score, chosen), **bar):
+                yield {"split": split, "condition": condition, **row}
+        except BrokenProcessPool:
+            raise UserError("a scoring process died (out of memory?)") from None
+
+
+_work = None  # of this process: scorer, dataset, folder of the estimates
+
+
+def _start_worker(folder, data, names):
+    global _work
+    from pscodec.data.mixture import MixtureDataset
+
+    torch.set_num_threads(1)
+    _work = SeparationScorer(names), MixtureDataset(data), folder
+
+
+def _score(index):
+    from pscodec.data.audio import load_audio
+
+    scorer, dataset, folder = _work
+    item, rate = dataset[index], dataset.sample_rate
+    utt, mix, refs = item["utt"], item["mix"], item["sources"]
+    condition = folder.name.partition(".")[2]
+    if condition == MIXTURE:
+        hyps = mix.expand_as(refs)
+    elif condition == REFERENCE:
+        hyps = refs
+    else:
+        paths = [folder / f"{utt}.s{s}.wav" for s in range(1, len(refs) + 1)]
+        hyps = torch.cat([load_audio(path, rate)[0] for path in paths])
+        if hyps.shape != refs.shape:
+            raise UserError(f"{folder}: {utt} has {hyps.shape[1]} samples, its sources {refs.shape[1]}; run stage 5")
+    scores, failures = scorer(*(x.double().numpy() for x in (mix[0], refs, hyps)), rate)
+    return {"utt": utt, "seconds": item["length"] / rate, **scores, "failures": failures}
+
+
+def write_rows(path, rows, names):
+    """One row a mixture and condition; `nan` where a metric is undefined, `-` where it was not asked for."""
+    header = [*KEYS, *columns(names)]
+    lines = ["\t".join(header)]
+    for row in rows:
+        cells = [row[c] if c in row else ("nan" if c in row["failures"] else "-") for c in header]
+        lines.append("\t".join(f"{c:.6g}" if isinstance(c, float) else str(c) for c in cells))
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def summarise(rows, names):
+    """`{split: {condition: {"mixtures": n, column: {mean, ci95, n, failed}}}}`."""
+    summary = {}
+    for row in rows:
+        summary.setdefault(row["split"], {}).setdefault(row["condition"], []).append(row)
+    for groups in summary.values():
+        for condition, group in groups.items():
+            entry = groups[condition] = {"mixtures": len(group)}
+            for column in columns(names):
+                values = [row[column] for row in group if column in row]
+                failed = sum(column in row["failures"] for row in group)
+                if values or failed:
+                    entry[column] = {**mean_ci(values), "failed": failed}
+    return summary
+
+
+def print_summary(summary, names):
+    """A table a split: a line a condition, means with the half width of the 95 % interval."""
+    print(f"scores at {summary['sample_rate']} Hz, PESQ {summary['pesq']}")
+    for split, entries in summary["splits"].items():
+        shown = [c for c in columns(names) if any(c in entry for entry in entries.values())]
+        table = [[split, "n", *shown]]
+        for condition, entry in entries.items():
+            table.append([condition, str(entry["mixtures"]), *(format_mean(entry.get(c)) for c in shown)])
+        widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+        for first, *rest in table:
+            print("  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]))
+
+
+if __name__ == "__main__":
+    main()

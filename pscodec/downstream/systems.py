@@ -1,0 +1,60 @@
+"""Separators at work: in the embedding of a frozen codec, or on waveforms."""
+
+from torch import nn
+
+from pscodec.types import Separation
+
+
+def join(separator, codec=None, quantise=False):
+    """The system of a `separator`, which says itself what it works on, and a `FrozenCodec` (None: no codec)."""
+    if separator.domain == "embedding":
+        return CodecSystem(separator, codec, quantise)
+    return WaveformSystem(separator, codec)
+
+
+class CodecSystem(nn.Module):
+    """Encoder, separator, decoder (fig. 1 of the embedding-loss paper).
+
+    `quantise`: whether embeddings pass the codebooks before the decoder, where a waveform is asked for.
+    """
+
+    def __init__(self, separator, codec, quantise=False):
+        super().__init__()
+        self.separator, self.codec, self.quantise = separator, codec, quantise
+
+    def forward(self, batch, domain):
+        """`batch`: `mix` `[B, 1, L]`, `sources` `[B, S, L]` and their `lengths` `[B]`; from a cache come
+        `z_mix`, `z_sources` and `frames`. `domain`: `embedding`, which needs no decoder, or `waveform`.
+
+        Returns types.Separation.
+        """
+        in_embedding = domain == "embedding"
+        if "z_mix" in batch:
+            z_mix, z_sources, frames = batch["z_mix"], batch["z_sources"], batch["frames"]
+        elif "z_sources" in batch:
+            z_sources = batch["z_sources"]
+            z_mix, _, frames = self.codec.embed(batch["mix"], None, batch["lengths"])
+        else:
+            sources = batch["sources"] if in_embedding else None
+            z_mix, z_sources, frames = self.codec.embed(batch["mix"], sources, batch["lengths"])
+        z_hat = self.separator(z_mix, frames)
+        if in_embedding:
+            return Separation(z_hat, z_sources, frames)
+        sources, scale = batch["sources"], self.codec.scale(batch["mix"])
+        wav_hat = self.codec.decode(z_hat, {}, sources.shape[-1], scale, self.quantise)
+        return Separation(wav_hat, sources, batch["lengths"])
+
+
+class WaveformSystem(nn.Module):
+    """A separator of waveforms; with a codec, of mixtures that went through it (section IV-D)."""
+
+    def __init__(self, separator, codec=None):
+        super().__init__()
+        self.separator, self.codec = separator, codec
+
+    def forward(self, batch, domain="waveform"):
+        """As `CodecSystem.forward`, for `waveform` alone."""
+        mix = batch["mix"]
+        if self.codec is not None:
+            mix = self.codec.round_trip(mix, batch["lengths"]).detach()
+        return Separation(self.separator(mix), batch["sources"], batch["lengths"])

@@ -1,0 +1,76 @@
+"""A mixture's scores: each metric averaged over its sources, all under one order of the estimates."""
+
+from collections import defaultdict
+
+import numpy as np
+
+from pscodec.metrics.base import MetricError
+from pscodec.metrics.pesq import pesq
+from pscodec.metrics.sdr import best_order, sdr, si_sdr
+from pscodec.metrics.stoi import stoi
+from pscodec.utils.errors import UserError
+
+METRICS = ("si_sdr", "sdr", "pesq", "stoi", "dnsmos")
+IMPROVED = ("si_sdr", "sdr")  # also told as the improvement over the mixture, with an i at the end
+DNSMOS_PARTS = ("ovrl", "sig", "bak", "p808")
+
+
+def columns(names):
+    """Columns of a score table for metric `names`."""
+    table = {name: [name, f"{name}i"] if name in IMPROVED else [name] for name in METRICS}
+    table["dnsmos"] = [f"dnsmos_{part}" for part in DNSMOS_PARTS]
+    return [column for name in METRICS if name in names for column in table[name]]
+
+
+def pesq_mode(sample_rate):
+    """Narrowband below 16 kHz: a wideband score of what holds nothing above 4 kHz would judge the resampler."""
+    return "wb" if sample_rate >= 16000 else "nb"
+
+
+class SeparationScorer:
+    """The metrics in `names`. Raises UserError for one whose package is missing."""
+
+    def __init__(self, names):
+        self.names, self.dnsmos = names, None
+        if "dnsmos" in names:
+            from pscodec.metrics.dnsmos import Dnsmos
+
+            try:
+                self.dnsmos = Dnsmos()
+            except (ImportError, OSError) as error:
+                raise UserError(f"a metric cannot be loaded: {error}; leave it out with --metrics") from None
+
+    def __call__(self, mix, refs, hyps, sample_rate):
+        """Score `hyps` `[S, L]` against `refs` `[S, L]`, their mixture being `mix` `[L]` (arrays).
+
+        The order is the one with the largest sum of SI-SDR. Returns `(scores, failures)`: `{column: mean over the
+        sources where it is defined}` and `{column: reason}` of those that are defined for no source.
+        """
+        values, failures = defaultdict(list), {}
+        hyps = hyps[best_order(refs, hyps)]
+        plain = {
+            "si_sdr": si_sdr,
+            "sdr": sdr,
+            "pesq": lambda ref, hyp, rate: pesq(ref, hyp, rate, pesq_mode(rate)),
+            "stoi": stoi,
+        }
+        for ref, hyp in zip(refs, hyps, strict=True):
+            for name, function in plain.items():
+                if name not in self.names:
+                    continue
+                try:
+                    value = function(ref, hyp, sample_rate)
+                    if name in IMPROVED:
+                        values[f"{name}i"].append(value - function(ref, mix, sample_rate))
+                    values[name].append(value)
+                except MetricError as error:
+                    failures[name] = str(error)
+            if self.dnsmos:
+                try:
+                    for part, value in self.dnsmos(hyp, sample_rate).items():
+                        values[f"dnsmos_{part}"].append(value)
+                except MetricError as error:
+                    failures["dnsmos"] = str(error)
+        scores = {column: float(np.mean(values[column])) for column in columns(self.names) if values[column]}
+        failed = {c: why for name, why in failures.items() for c in columns([name]) if c not in scores}
+        return scores, failed

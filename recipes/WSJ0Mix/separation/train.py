@@ -1,0 +1,168 @@
+#!/usr/bin/env python3
+"""Stage 3 of the separation recipe: train the separator that a YAML describes. Started again, it goes on.
+
+    python train.py conf/codecformer_el.yaml --preset conf/presets/mini.yaml --exp exp/el --codec CODEC_EXP
+
+Any scalar of conf/base.yaml can be given as an option. The folder then holds hyperparams.yaml (what really ran),
+save/CKPT*, train_log.txt, curves.tsv and tensorboard/; the codec stays where it is.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from ruamel.yaml import YAML
+from speechbrain.utils.distributed import ddp_init_group, get_rank, if_main_process
+from speechbrain.utils.epoch_loop import EpochCounter
+from torch.utils.data import DataLoader
+
+from pscodec.brains.journal import Journal
+from pscodec.brains.loop import Recovery
+from pscodec.brains.separation import SeparationBrain
+from pscodec.data.codec import Batches
+from pscodec.data.mixture import MixtureDataset, collate
+from pscodec.downstream.codec import FrozenCodec
+from pscodec.downstream.systems import join
+from pscodec.inference import load_codec
+from pscodec.utils.checkpoint import AtomicCheckpointer, load_weights
+from pscodec.utils.errors import UserError, one_line_errors
+from pscodec.utils.files import write_text
+from pscodec.utils.hparams import build, compose, resolve
+from pscodec.utils.machine import best_precision, keep_memory
+from pscodec.utils.options import FREE_TO_CHANGE, check_same_model, parse_overrides
+
+
+def options(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="a variant's YAML")
+    parser.add_argument("--preset", action="append", default=[], help="YAML of scalars laid over it; may be repeated")
+    parser.add_argument("--exp", required=True, type=Path, help="folder of the experiment")
+    parser.add_argument("--init", type=Path, help="experiment whose separator to start from")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parse_overrides(parser, argv)
+
+
+def fill_in(text, overrides, device):
+    """The configuration with what only the data and the codec know; `(text, coder or None)`."""
+    keys = YAML().load(text)
+    chosen = {k: overrides.get(k, v) for k, v in keys.items()}
+    path = Path(str(chosen["train_dir"])) / "mixtures.json"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; run stage 1")
+    meta = json.loads(path.read_text(encoding="utf-8"))
+    facts = {key: meta[key] for key in ("sample_rate", "n_src") if chosen[key] is None}
+    coder = None
+    if chosen["codec"] is not None:
+        if not isinstance(chosen["codec"], str):
+            raise UserError("this separator works in a codec: give --codec its experiment folder")
+        coder = load_codec(chosen["codec"], device=device)
+        facts["codec"], facts["codec_fingerprint"] = str(chosen["codec"]), coder.fingerprint.hex()
+        silence = torch.zeros(1, 1, coder.model.hop_length, device=device)
+        with torch.inference_mode():
+            facts["latent_dim"] = coder.model.encoder(silence).shape[1]
+        if chosen["activation"] is None:
+            facts["activation"] = coder.model.activation
+    return resolve(text, {**overrides, **facts}), coder
+
+
+def datasets(hp):
+    common = {"sample_rate": hp["sample_rate"], "seed": hp["seed"]}
+    in_embedding = hp["loss"].domain == "embedding"
+    train = MixtureDataset(
+        hp["train_dir"],
+        segment=hp["segment"],
+        dynamic=hp["dynamic"],
+        speed=hp["speed"],
+        gain_db=hp["gain_db"],
+        embeddings=hp["train_embeddings"],
+        audio=not in_embedding,
+        **common,
+    )
+    dev = MixtureDataset(hp["dev_dir"], segment=hp["valid_segment"], max_mixtures=hp["valid_mixtures"], **common)
+    if train.cache is not None:
+        train.cache.require(hp["codec_fingerprint"], hp["normalise"])
+    return train, dev
+
+
+def loaders(hp, train, dev, world):
+    if hp["batch_size"] % world:
+        raise UserError(f"batch_size {hp['batch_size']} does not divide by {world} processes")
+    size = hp["batch_size"] // world
+    batches = Batches(len(train), size, hp["steps_per_epoch"], hp["seed"], rank=get_rank() or 0, world=world)
+    # its own generator: the loader must not draw from the one that a checkpoint restores
+    common = {"collate_fn": collate, "generator": torch.Generator(), "pin_memory": torch.cuda.is_available()}
+    workers = {"num_workers": hp["num_workers"], "persistent_workers": hp["num_workers"] > 0}
+    train_loader = DataLoader(train, batch_sampler=batches, **workers, **common)
+    valid = Batches(len(dev), min(size, len(dev)), seed=hp["seed"], shuffle=False)
+    return batches, train_loader, DataLoader(dev, batch_sampler=valid, **common)
+
+
+@one_line_errors
+def main(argv=None):
+    args, overrides = options(argv)
+    backend = "nccl" if args.device.startswith("cuda") else "gloo"
+    ddp_init_group({"distributed_backend": backend})  # nothing, unless torchrun has started us
+    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+    text, coder = fill_in(compose(args.config, args.preset), overrides, args.device)
+    torch.manual_seed(YAML().load(text)["seed"])  # before anything is built
+    hp = build(text)
+    if if_main_process():
+        # a longer training is the same training
+        check_same_model(args.exp, text, FREE_TO_CHANGE | {"epochs", "max_minutes", "valid_decode"})
+        write_text(args.exp / "hyperparams.yaml", text)
+
+    separator = hp["separator"]
+    if args.init:
+        load_weights(args.init, {"separator": separator})
+    train, dev = datasets(hp)
+    frozen = FrozenCodec(coder.model, hp["sample_rate"], hp["normalise"]) if coder else None
+    if separator.domain != "embedding" and not hp["coded_mixtures"]:
+        frozen = None
+    system = join(separator, frozen, hp["quantise"])
+
+    if args.device == "cpu":
+        keep_memory()
+    precision = hp["precision"] if hp["precision"] != "auto" else best_precision(args.device)
+    epochs = EpochCounter(hp["epochs"])
+    checkpointer = AtomicCheckpointer(args.exp / "save", {"separator": separator, "epochs": epochs})
+    last = checkpointer.find_checkpoint()
+    if last and hp["max_minutes"] and last.meta["minutes"] >= hp["max_minutes"]:
+        print(f"{args.exp}: has trained for {last.meta['minutes']:.1f} minutes, max_minutes is {hp['max_minutes']}")
+        return
+    batches, train_loader, valid_loader = loaders(hp, train, dev, world)
+    brain = SeparationBrain(
+        modules={"system": system},
+        hparams={**hp, "total_steps": hp["epochs"] * len(batches)},
+        run_opts={
+            "device": args.device,
+            "precision": precision,
+            "noprogressbar": True,
+            "distributed_backend": backend,
+            "distributed_launch": world > 1,
+        },
+        checkpointer=checkpointer,
+    )
+    brain.minutes = last.meta["minutes"] if last else 0.0
+    brain.journal = Journal(args.exp, last.meta["step"] if last else 0) if if_main_process() else None
+    brain.train_sampler = Recovery(brain, batches)
+    if if_main_process():
+        _introduce(brain.journal.say, args, hp, separator, precision, train, dev, last)
+    brain.fit(epochs, train_loader, valid_loader)
+    if if_main_process():
+        brain.journal.close()
+
+
+def _introduce(say, args, hp, separator, precision, train, dev, last):
+    size = sum(p.numel() for p in separator.parameters()) / 1e6
+    say(f"{args.exp}: {type(separator).__name__}, {size:.2f} M parameters, {args.device}, {precision}")
+    loss, place = type(hp["loss"]).__name__, hp["train_embeddings"] or "live"
+    say(f"  {loss}; codec {hp['codec'] or 'none'}; mixtures of {hp['n_src']} at {hp['sample_rate']} Hz")
+    say(f"  {len(train)} mixtures for training, {len(dev)} for validation; embeddings {place}")
+    if last:
+        say(f"  going on from step {last.meta['step']}")
+
+
+if __name__ == "__main__":
+    main()

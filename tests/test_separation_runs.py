@@ -1,0 +1,265 @@
+"""Every separator from training to the report, on mixtures of real speech and a codec of a handful of weights."""
+
+import importlib.util
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from pscodec.bin import evaluate_separation, report_separation, separate
+from pscodec.data.audio import load_audio, recording_seconds
+from pscodec.data.kaldi import Utterance, choose_prompts, write_data_dir, write_table
+from pscodec.data.mixture import Mixture, Source, write_mixtures
+from pscodec.metrics.base import MetricError
+from pscodec.metrics.sdr import best_order, sdr, si_sdr_improvement
+from pscodec.metrics.separation import SeparationScorer, columns, pesq_mode
+from pscodec.utils.checkpoint import AtomicCheckpointer
+from pscodec.utils.hparams import build_only
+
+RECIPE = ROOT / "recipes/WSJ0Mix/separation"
+CODEC = """\
+codec: !new:pscodec.models.pscodec.PSCodec
+  sample_rate: 16000
+  encoder: !new:pscodec.models.hificodec.Encoder
+    latent_dim: 12
+    width: 4
+    strides: [4, 5, 8]
+    kernels: [3]
+    dilations: [1]
+  quantizer: !new:pscodec.quantizers.rvq.GroupResidualVQ
+    dim: 12
+    codebook_size: 16
+  melp_enc: !new:pscodec.prompts.melprompt.MelPEnc
+    latent_dim: 12
+    width: 8
+    n_blocks: 1
+    n_heads: 1
+    hidden: 8
+  fusion: !new:pscodec.prompts.fusion.Add
+  decoder: !new:pscodec.models.hificodec.Decoder
+    latent_dim: 12
+    width: 16
+    strides: [8, 5, 4]
+    kernels: [3]
+    dilations: [1]
+"""
+SMALL = "--n_blocks 1 --channels 8 --n_heads 1 --hidden 8 --filters 8 --chunk 20 --n_layers 1 --segment 1.0"
+SMALL += " --valid_segment 1.0 --valid_decode 2 --batch_size 2 --num_workers 0 --precision fp32 --log_steps 1"
+SMALL += " --steps_per_epoch 1 --epochs 2"
+
+
+@pytest.fixture(scope="module")
+def train():
+    """The main function of the recipe's train.py."""
+    spec = importlib.util.spec_from_file_location("separation_train", RECIPE / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, mini_corpus):
+    """A folder with a tiny untrained codec (`codec`) and mixtures of real speech (`data/train`, `data/test`)."""
+    folder = tmp_path_factory.mktemp("separation")
+    utterances = {}
+    for spk in ("en_US_f_Allison", "it_IT_m_Carlo"):
+        paths = [p for p in sorted((mini_corpus / spk).glob("*.wav")) if recording_seconds(p) > 1.6][:4]
+        for path in paths:
+            utt = f"{spk}-{path.stem}"
+            utterances[utt] = Utterance(utt, spk, str(path), recording_seconds(path))
+    clean = folder / "data/clean"
+    write_data_dir(clean, utterances)
+    write_table(clean / "utt2prompt", choose_prompts(utterances, 0)[0])
+    hers, his = (
+        sorted(u for u, x in utterances.items() if x.spk == spk) for spk in ("en_US_f_Allison", "it_IT_m_Carlo")
+    )
+    meta = {"sample_rate": 8000, "mode": "min", "n_src": 2, "clean": str(clean)}
+    pairs = list(zip(hers, his, strict=True))
+    for split, chosen in (("train", pairs), ("test", pairs[:2])):
+        mixtures = [Mixture(f"{a}_{b}", (Source(a, 0, 1.0), Source(b, 0, 0.8)), 12800) for a, b in chosen]
+        (folder / "data" / split).mkdir()
+        write_mixtures(folder / "data" / split, mixtures, meta)
+    (folder / "codec").mkdir()
+    (folder / "codec/hyperparams.yaml").write_text(CODEC)
+    torch.manual_seed(0)
+    AtomicCheckpointer(folder / "codec/save", {"codec": build_only(CODEC, "codec")}).save_checkpoint(
+        {"step": 0, "score": 0}
+    )
+    return folder
+
+
+def run(train, place, config, exp, *options):
+    arguments = [str(RECIPE / f"conf/{config}.yaml"), "--exp", str(place / "exp" / exp)]
+    arguments += ["--train_dir", str(place / "data/train"), "--dev_dir", str(place / "data/test"), *SMALL.split()]
+    if config != "sepformer":
+        arguments += ["--codec", str(place / "codec")]
+    train([*arguments, *options])
+    return place / "exp" / exp
+
+
+def curves(exp):
+    rows = [line.split("\t") for line in (exp / "curves.tsv").read_text().splitlines()[1:]]
+    return {(int(step), stage, name): float(value) for step, stage, name, value in rows}
+
+
+@pytest.mark.parametrize("config", ["codecformer_el", "codecformer", "sepformer", "sepformer_coded"])
+def test_two_steps_of_every_system(train, place, config):
+    exp = run(train, place, config, config)
+    values = curves(exp)
+    for key in ((1, "train", "loss"), (2, "train", "loss"), (2, "valid", "loss"), (2, "valid", "si_sdri")):
+        assert math.isfinite(values[key])
+    assert (values[2, "train", "loss"] > 0) and len(list(exp.glob("save/CKPT*/separator.ckpt"))) == 2
+    saved = torch.load(next(exp.glob("save/CKPT*/separator.ckpt")), weights_only=True)
+    assert not any("codec" in name or "encoder.first" in name for name in saved)  # the codec stays where it is
+
+
+def test_a_resumed_run_equals_an_unbroken_one(train, place, capsys):
+    whole = run(train, place, "codecformer_el", "whole")
+    broken = run(train, place, "codecformer_el", "broken", "--epochs", "1")
+    run(train, place, "codecformer_el", "broken")
+    assert "going on from step 1" in capsys.readouterr().out
+    a, b = (sorted(exp.glob("save/CKPT*"))[-1] / "separator.ckpt" for exp in (whole, broken))
+    a, b = torch.load(a, weights_only=True), torch.load(b, weights_only=True)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert curves(whole)[2, "valid", "loss"] == curves(broken)[2, "valid", "loss"]
+
+
+def test_training_stops_when_its_time_is_over(train, place, capsys):
+    exp = run(train, place, "codecformer_el", "short", "--epochs", "1000", "--max_minutes", "1e-4")
+    assert max(step for step, stage, _ in curves(exp) if stage == "valid") < 1000
+    run(train, place, "codecformer_el", "short", "--epochs", "1000", "--max_minutes", "1e-4")
+    assert "max_minutes is" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "message"),
+    [
+        ("codecformer_el", ["--codec", "nowhere"], "nowhere: no hyperparams.yaml"),
+        ("codecformer_el", ["--train_dir", "nowhere"], "mixtures.json"),
+        ("codecformer_el", ["--n_bloks", "2"], "did you mean 'n_blocks'"),
+        ("codecformer_el", ["--n_blocks", "2"], "was trained with another configuration"),
+        ("sepformer_coded", ["--codec", "null"], "give --codec"),
+    ],
+)
+def test_mistakes_are_one_line(train, place, config, options, message):
+    run(train, place, config, config)
+    with pytest.raises(SystemExit) as exit:
+        run(train, place, config, config, *options)
+    assert message in str(exit.value) and "\n" not in str(exit.value)
+
+
+def test_separate_score_report(train, place):
+    el, sepformer = (run(train, place, config, config) for config in ("codecformer_el", "sepformer"))
+    data, common = ["--data", str(place / "data")], ["--nj", "1", "--metrics", "si_sdr sdr pesq stoi"]
+    for exp in (el, sepformer):
+        options = ["--prompt", "none estimate enrol", "--quantise", "true false", "--ceiling", "true"]
+        separate.main(["--exp", str(exp), *data, *options])
+        evaluate_separation.main(["--exp", str(exp), *data, *common])
+    ways = {f"{p}_{q}" for p in ("none", "estimate", "enrol") for q in ("quantised", "continuous")}
+    summary = json.loads((el / "summary.json").read_text())
+    assert (summary["sample_rate"], summary["pesq"]) == (8000, "nb")
+    test = summary["splits"]["test"]
+    assert set(test) == {"mixture"} | ways | {f"ceiling_{way}" for way in ways}
+    assert test["mixture"]["si_sdri"]["mean"] == 0.0 and test["mixture"]["mixtures"] == 2
+    assert test["none_continuous"]["si_sdr"]["n"] == 2
+    assert set(json.loads((sepformer / "summary.json").read_text())["splits"]["test"]) == {"mixture", "waveform"}
+    wav, rate = load_audio(next((el / "separated/test.none_continuous").glob("*.s2.wav")))
+    assert rate == 8000 and wav.shape == (1, 12800)
+    # prompts and codebooks do something
+    names = [f"separated/test.{way}" for way in sorted(ways)]
+    wavs = [load_audio(sorted((el / name).glob("*.wav"))[0])[0] for name in names]
+    assert all(not torch.equal(a, b) for i, a in enumerate(wavs) for b in wavs[:i])
+    cost = json.loads((el / "cost.json").read_text())
+    assert cost["encoder"]["total"] > 0 and cost["separator"]["attention"] > 0
+    # what is scored is not scored again
+    before = (el / "separated/test.none_continuous/scores.json").stat().st_mtime_ns
+    evaluate_separation.main(["--exp", str(el), *data, *common])
+    assert (el / "separated/test.none_continuous/scores.json").stat().st_mtime_ns == before
+
+    out = place / "report"
+    paper = ["--paper", str(RECIPE / "paper"), "--out", str(out), "--examples", "1"]
+    report_separation.main(["--exp", str(el), "--exp", str(sepformer), *data, *paper])
+    text = (out / "index.html").read_text()
+    for wanted in (
+        "prompt enrolled, quantised",
+        "PESQ narrowband",
+        "DAC, AMUSE",
+        "-29.1",
+        "77.3",
+        "the mixture itself",
+    ):
+        assert wanted in text, wanted
+    assert text.count("<audio") == 1 + 2 + 2 * 12 + 2 and "http" not in text
+    assert "| codec | loss |" in (out / "results.md").read_text()
+
+
+def test_another_codec_is_refused(train, place, tmp_path):
+    exp = run(train, place, "codecformer_el", "codecformer_el")
+    (tmp_path / "hyperparams.yaml").write_text(CODEC)
+    torch.manual_seed(1)
+    AtomicCheckpointer(tmp_path / "save", {"codec": build_only(CODEC, "codec")}).save_checkpoint(
+        {"step": 0, "score": 0}
+    )
+    with pytest.raises(SystemExit) as exit:
+        separate.main(["--exp", str(exp), "--data", str(place / "data"), "--codec", str(tmp_path)])
+    assert "not the codec that" in str(exit.value)
+
+
+# ---- scores
+
+
+def test_sdr_forgives_a_filter_and_nothing_else():
+    rng = np.random.default_rng(0)
+    ref, other = rng.standard_normal((2, 16000))
+    filtered = np.convolve(ref, [0, 0, 0.6, -0.3, 0.1])[:16000]
+    assert sdr(ref, filtered, 8000) > 60
+    noise = other * np.linalg.norm(filtered) / np.linalg.norm(other)
+    # 512 taps explain 512 of 16,000 dimensions of independent noise
+    expected = 10 * np.log10((1 + 0.01 * 512 / 16000) / (0.01 * (1 - 512 / 16000)))
+    assert sdr(ref, filtered + 0.1 * noise, 8000) == pytest.approx(expected, abs=0.05)
+    with pytest.raises(MetricError):
+        sdr(ref, 0 * ref, 8000)
+
+
+def test_sdr_is_that_of_bss_eval():
+    """The same signals through mir_eval 0.8.2's bss_eval_sources gave these two numbers."""
+    rng = np.random.default_rng(7)
+    refs = rng.standard_normal((2, 4000)).cumsum(1)
+    refs -= refs.mean(1, keepdims=True)
+    refs /= np.abs(refs).max(1, keepdims=True)
+    hyps = refs + 0.3 * refs[::-1] + 0.05 * rng.standard_normal((2, 4000))
+    assert [sdr(r, h, 8000) for r, h in zip(refs, hyps, strict=True)] == pytest.approx(
+        [5.4076369, 15.18350847], abs=1e-5
+    )
+
+
+def test_the_order_and_the_improvement():
+    refs = torch.randn(3, 4000, generator=torch.Generator().manual_seed(0))
+    mix = refs.sum(0, keepdim=True)
+    hyps = refs[[2, 0, 1]] + 0.01 * mix
+    assert best_order(refs.numpy(), hyps.numpy()).tolist() == [1, 2, 0]
+    # a source at 0 dB against two others: -3 dB; the rest of the mixture is 40 dB down in the estimates
+    assert si_sdr_improvement(mix, refs, hyps) == pytest.approx(40 + 3 - 3, abs=0.5)
+    refs[1] = 0
+    assert math.isfinite(si_sdr_improvement(mix, refs, hyps))
+    assert si_sdr_improvement(0 * mix, 0 * refs, hyps) is None
+
+
+def test_scores_of_a_mixture_by_hand():
+    rng = np.random.default_rng(0)
+    a, b, n = np.linalg.qr(rng.standard_normal((8000, 3)))[0].T
+    a, b, n = (x - x.mean() for x in (a, b, n))
+    scores, failures = SeparationScorer(["si_sdr"])(
+        a + b, np.stack([a, b]), np.stack([b + 0.1 * n, a + 0.01 * n]), 8000
+    )
+    assert scores["si_sdr"] == pytest.approx((20 + 40) / 2, abs=0.1) and not failures
+    assert scores["si_sdri"] == pytest.approx(30, abs=0.2)  # of the mixture: 0 dB
+    scores, failures = SeparationScorer(["si_sdr", "sdr"])(a, np.stack([a, 0 * a]), np.stack([a, b]), 8000)
+    assert scores["si_sdri"] == pytest.approx(0, abs=0.1) and not failures  # the silent source is left out
+    scores, failures = SeparationScorer(["si_sdr"])(a, np.stack([0 * a, 0 * a]), np.stack([a, b]), 8000)
+    assert not scores and set(failures) == {"si_sdr", "si_sdri"}
+    assert columns(["sdr", "si_sdr"]) == ["si_sdr", "si_sdri", "sdr", "sdri"]
+    assert (pesq_mode(8000), pesq_mode(16000)) == ("nb", "wb")
