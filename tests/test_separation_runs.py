@@ -117,9 +117,10 @@ def test_two_steps_of_every_system(train, place, config):
 
 
 def test_a_resumed_run_equals_an_unbroken_one(train, place, capsys):
-    whole = run(train, place, "codecformer_el", "whole")
-    broken = run(train, place, "codecformer_el", "broken", "--epochs", "1")
-    run(train, place, "codecformer_el", "broken")
+    mute = ["--valid_decode", "0"]
+    whole = run(train, place, "codecformer_el", "whole", *mute)
+    broken = run(train, place, "codecformer_el", "broken", *mute, "--epochs", "1")
+    run(train, place, "codecformer_el", "broken", *mute)
     assert "going on from step 1" in capsys.readouterr().out
     a, b = (sorted(exp.glob("save/CKPT*"))[-1] / "separator.ckpt" for exp in (whole, broken))
     a, b = torch.load(a, weights_only=True), torch.load(b, weights_only=True)
@@ -128,9 +129,11 @@ def test_a_resumed_run_equals_an_unbroken_one(train, place, capsys):
 
 
 def test_training_stops_when_its_time_is_over(train, place, capsys):
-    exp = run(train, place, "codecformer_el", "short", "--epochs", "1000", "--max_minutes", "1e-4")
-    assert max(step for step, stage, _ in curves(exp) if stage == "valid") < 1000
-    run(train, place, "codecformer_el", "short", "--epochs", "1000", "--max_minutes", "1e-4")
+    options = ["--epochs", "10", "--steps_per_epoch", "1000", "--max_minutes", "1e-3", "--valid_decode", "0"]
+    exp = run(train, place, "codecformer_el", "short", *options)
+    steps = {step for step, stage, _ in curves(exp) if stage == "train"}
+    assert len(steps) < 1000 and {step for step, stage, _ in curves(exp) if stage == "valid"} == {max(steps)}
+    run(train, place, "codecformer_el", "short", *options)
     assert "max_minutes is" in capsys.readouterr().out
 
 
@@ -214,6 +217,7 @@ def test_another_codec_is_refused(train, place, tmp_path):
 def test_sdr_forgives_a_filter_and_nothing_else():
     rng = np.random.default_rng(0)
     ref, other = rng.standard_normal((2, 16000))
+    ref[-10:] = 0.0
     filtered = np.convolve(ref, [0, 0, 0.6, -0.3, 0.1])[:16000]
     assert sdr(ref, filtered, 8000) > 60
     noise = other * np.linalg.norm(filtered) / np.linalg.norm(other)

@@ -38,8 +38,8 @@ class SeparationBrain(Loop):
         return {**super().meta(), "minutes": self.minutes}
 
     def fit_batch(self, batch):
-        now = time.perf_counter()
-        self.waited += now - self.idle_since
+        begin = self.idle_since  # of the waiting for this batch
+        self.waited += time.perf_counter() - begin
         batch = self._to_device(batch)
         with self.training_ctx:
             separation = self.modules.system(batch, self.hparams.loss.domain)
@@ -52,8 +52,8 @@ class SeparationBrain(Loop):
         self.optimizer.step()
         self.optimizer_step += 1
         self._count(separation, loss.item(), norm.item())
-        self.minutes += (time.perf_counter() - self.idle_since) / 60
         self.idle_since = time.perf_counter()
+        self.minutes += (self.idle_since - begin) / 60
         return loss.detach()
 
     def _to_device(self, batch):

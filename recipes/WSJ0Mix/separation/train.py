@@ -53,9 +53,9 @@ def fill_in(text, overrides, device):
     meta = json.loads(path.read_text(encoding="utf-8"))
     facts = {key: meta[key] for key in ("sample_rate", "n_src") if chosen[key] is None}
     coder = None
+    if not isinstance(chosen["codec"], str | None) or (chosen["coded_mixtures"] and not chosen["codec"]):
+        raise UserError("this system has a codec in it: give --codec its experiment folder")
     if chosen["codec"] is not None:
-        if not isinstance(chosen["codec"], str):
-            raise UserError("this separator works in a codec: give --codec its experiment folder")
         coder = load_codec(chosen["codec"], device=device)
         facts["codec"], facts["codec_fingerprint"] = str(chosen["codec"]), coder.fingerprint.hex()
         silence = torch.zeros(1, 1, coder.model.hop_length, device=device)
@@ -109,8 +109,8 @@ def main(argv=None):
     torch.manual_seed(YAML().load(text)["seed"])  # before anything is built
     hp = build(text)
     if if_main_process():
-        # a longer training is the same training
-        check_same_model(args.exp, text, FREE_TO_CHANGE | {"epochs", "max_minutes", "valid_decode"})
+        # a longer training is the same training, and a codec is known by its fingerprint
+        check_same_model(args.exp, text, FREE_TO_CHANGE | {"epochs", "max_minutes", "valid_decode", "codec"})
         write_text(args.exp / "hyperparams.yaml", text)
 
     separator = hp["separator"]
