@@ -24,7 +24,7 @@ from pscodec.utils.files import write_text
 from pscodec.utils.hparams import build_only, compose, resolve
 
 CONF = Path(__file__).parents[1] / "recipes/LibriTTS/codec/conf"
-TINY = {"width": 4, "latent_dim": 16, "decoder_width": 32, "melp_width": 32, "voiceprint": "crop"}
+TINY = {"width": 4, "latent_dim": 16, "decoder_width": 32, "melp_width": 32, "casan_groups": 4}
 UTTS = {"a-1": 1.5, "a-2": 2.0, "b-1": 1.2, "b-2": 0.6}  # seconds
 
 
