@@ -45,11 +45,21 @@ def _check_configuration(parent, text):
     path = parent / "hyperparams.yaml"
     if not path.is_file():
         raise UserError(f"{parent}: no hyperparams.yaml, so not an experiment")
-    theirs, ours = YAML().load(path.read_text(encoding="utf-8")), YAML().load(text)
+    theirs, ours = (_plain(YAML().load(t)) for t in (path.read_text(encoding="utf-8"), text))
     for key in MUST_MATCH:
         if theirs.get(key) != ours[key]:
             detail = _first_difference(theirs.get(key), ours[key])
             raise UserError(f"{parent}: its {key} is not this configuration's{detail}; ICT needs the same")
+
+
+def _plain(node):
+    """A YAML tree as dicts, lists and scalars that compare by value, with the classes that its tags name."""
+    tag = {"class": node.tag.value} if getattr(getattr(node, "tag", None), "value", None) else {}
+    if isinstance(node, dict):
+        return tag | {key: _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    return tag or node
 
 
 def _first_difference(theirs, ours, trail=""):

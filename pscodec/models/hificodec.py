@@ -36,6 +36,40 @@ class HifiCodec(Codec):
     def synthesise(self, z_q, side):
         return self.decoder(z_q)
 
+    def load_public(self, states):
+        """Take the weights that HifiCodec's authors' code writes: `states` has `encoder`, `quantizer`, `generator`.
+
+        Raises ValueError where they do not fit this configuration (norm: group, weight norm in place).
+        """
+        n_kernels = len(self.encoder.mrfs[0].blocks)
+        renamed = {}
+        for part, ours in (("encoder", "encoder"), ("generator", "decoder"), ("quantizer", "quantizer")):
+            for key, value in states[part].items():
+                renamed[f"{ours}.{_from_public(key, n_kernels, part)}"] = value
+        missing, unexpected = self.load_state_dict(renamed, strict=False)
+        # the bookkeeping of training is ours alone
+        missing = [k for k in missing if k.split(".")[-1] not in ("idle", "started", "steps")]
+        for keys, word in ((missing, "missing"), (unexpected, "too much")):
+            if keys:
+                raise ValueError(f"not this HifiCodec: {keys[0]} is {word}")
+
+
+def _from_public(key, n_kernels, part):
+    """Name of a public weight in this project: flat lists of residual blocks and norms are grouped by scale here."""
+    layer, *rest = key.split(".")
+    if layer in ("resblocks", "normalize"):
+        scale, place = divmod(int(rest.pop(0)), n_kernels)
+        layer = f"mrfs.{scale}.{'blocks' if layer == 'resblocks' else 'norms'}.{place}"
+    elif layer.startswith("quantizer_modules"):
+        number = layer.removeprefix("quantizer_modules") or "1"
+        return f"groups.{rest[0]}.layers.{int(number) - 1}.entries"
+    elif layer == "ups" and part == "encoder":
+        layer = "downs"
+    name = ".".join([{"conv_pre": "first", "conv_post": "last"}.get(layer, layer), *rest])
+    for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
+        name = name.replace(old, f"parametrizations.weight.{new}")
+    return name
+
 
 class Encoder(nn.Module):
     """`wav` `[B, 1, L]` -> `z` `[B, latent_dim, L / hop_length]`, L a multiple of the product of `strides`.

@@ -1,0 +1,348 @@
+"""The PSCodec family: what DRL, ICT, CasAN and HifiCodec are made of, and every configuration of the recipe."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pscodec.brains import ict
+from pscodec.discriminators.msd import MultiScaleDiscriminator
+from pscodec.layers.transformer import CrossAttention
+from pscodec.losses.adversarial import FeatureMatching, LeastSquaresGenerator, least_squares_discriminator
+from pscodec.losses.disentangle import DRL, ssim
+from pscodec.prompts.casan import CasAN
+from pscodec.types import CodecOutput, Evidence, Judged, Prompt, Quantized
+from pscodec.utils.checkpoint import AtomicCheckpointer
+from pscodec.utils.errors import UserError
+from pscodec.utils.files import write_text
+from pscodec.utils.hparams import build, build_only, compose, resolve
+
+
+def latent(*values):
+    """Numbers of one frame as `[1, D, 1]`."""
+    return torch.tensor(values).view(1, -1, 1)
+
+
+# ---- SSIM and DRL
+
+
+def test_ssim_by_hand():
+    a, b = latent(1.0, 3.0), latent(2.0, 6.0)
+    # means 2 and 4, variances 1 and 4, covariance 2
+    by_hand = (2 * 2 * 4 + 0.01) * (2 * 2 + 0.03) / ((4 + 16 + 0.01) * (1 + 4 + 0.03))
+    assert ssim(a, b).item() == pytest.approx(by_hand)
+    assert ssim(a, a).item() == pytest.approx(1)
+    # means 0, variance 1 each, covariance -1: only the constants keep it from -1
+    assert ssim(latent(1.0, -1.0), latent(-1.0, 1.0)).item() == pytest.approx((-2 + 0.03) / (2 + 0.03))
+
+
+def equation_3(a, b, c1=0.01, c2=0.03):
+    covariance = np.mean((a - a.mean()) * (b - b.mean()))
+    top = (2 * a.mean() * b.mean() + c1) * (2 * covariance + c2)
+    return top / ((a.mean() ** 2 + b.mean() ** 2 + c1) * (a.var() + b.var() + c2))
+
+
+def test_ssim_is_equation_3_over_utterances_and_over_frames():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.5, 1, (3, 8, 5)), rng.normal(-0.2, 2, (3, 8, 1))
+    whole = [equation_3(x, np.repeat(y, 5, 1)) for x, y in zip(a, b, strict=True)]
+    frames = [np.mean([equation_3(x[:, t], y[:, 0]) for t in range(5)]) for x, y in zip(a, b, strict=True)]
+    tensors = torch.from_numpy(a), torch.from_numpy(b)
+    assert ssim(*tensors).tolist() == pytest.approx(whole, rel=1e-4)
+    assert ssim(*tensors, over="frame").tolist() == pytest.approx(frames, rel=1e-4)
+    with pytest.raises(ValueError, match="utterance or frame"):
+        ssim(*tensors, over="window")
+
+
+def evidence(**latents):
+    return Evidence(None, CodecOutput(torch.zeros(1, 1, 4), Quantized(None, None, None), latents))
+
+
+def test_drl_weighs_the_pairs_there_are():
+    q, vp, mel = latent(1.0, 2.0, 4.0), latent(-1.0, 0.0, 2.0), latent(3.0, -2.0, 0.5)
+    total = 2 * ssim(q, mel) + 5 * ssim(q, vp) + 1 * ssim(vp, mel)
+    assert DRL()(evidence(z_q=q, z_vp=vp, z_mel=mel)).item() == pytest.approx(total.item())
+    assert DRL()(evidence(z_q=q, z_mel=mel)).item() == pytest.approx(2 * ssim(q, mel).item())
+    assert DRL()(evidence(z_q=q)).item() == 0
+
+
+@pytest.mark.parametrize(("sign", "expected"), [("raw", -1), ("abs", 1), ("relu", 0)])
+def test_anti_correlation_is_rewarded_only_as_the_paper_writes_it(sign, expected):
+    latents = {"z_q": latent(10.0, -10.0), "z_vp": latent(-10.0, 10.0)}
+    assert DRL(q_vp=1, sign=sign)(evidence(**latents)).item() == pytest.approx(expected, abs=1e-3)
+
+
+# ---- CasAN
+
+
+def millions(module):
+    return sum(p.numel() for p in module.parameters()) / 1e6
+
+
+def prompts(batch=2, dim=32, frames=30):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(batch, dim, n, generator=generator) for n in (frames, 1, 1)]
+
+
+@pytest.fixture
+def casan():
+    torch.manual_seed(0)
+    return CasAN(latent_dim=32, n_blocks=2, n_heads=4, hidden=64, n_groups=4).eval()
+
+
+def test_casan_has_25_million_parameters_and_the_codec_109(recipe):
+    assert millions(CasAN()) == pytest.approx(25.2, rel=0.005)
+    codec = build_only(resolve(compose(recipe / "conf/pscodec_casan.yaml")), "codec")
+    assert millions(codec) == pytest.approx(109, rel=0.02)
+
+
+def test_casan_uses_every_prompt_it_is_given(casan):
+    z_q, z_vp, z_mel = prompts()
+    fused = casan(z_q, z_vp, z_mel)
+    assert fused.shape == z_q.shape
+    for other in (casan(z_q), casan(z_q, z_vp), casan(z_q, None, z_mel), casan(z_q, z_vp, -z_mel)):
+        assert not torch.allclose(fused, other, atol=1e-2)
+
+
+def test_a_padded_batch_is_fused_like_its_items(casan):
+    z_q, z_vp, z_mel = prompts()
+    mask = torch.arange(30)[None] < torch.tensor([[30], [20]])
+    batch = casan(z_q, z_vp, z_mel, mask)
+    assert torch.allclose(batch[:1], casan(z_q[:1], z_vp[:1], z_mel[:1]), atol=1e-5)
+    assert torch.allclose(batch[1:, :, :20], casan(z_q[1:, :, :20], z_vp[1:], z_mel[1:]), atol=1e-5)
+    casan.context = 8  # windows that lie behind the shorter item's end
+    assert torch.isfinite(casan(z_q, z_vp, z_mel, mask)).all()
+
+
+def test_a_long_stream_is_fused_in_windows_whose_middle_halves_are_kept(casan):
+    z_q, *side = prompts(frames=100)
+    casan.context = 40
+    fused = casan(z_q, *side)
+    assert torch.equal(casan(z_q[:, :, :40], *side)[:, :, :30], fused[:, :, :30])
+    for begin in (20, 40):
+        window = casan(z_q[:, :, begin : begin + 40], *side)
+        assert torch.equal(window[:, :, 10:30], fused[:, :, begin + 10 : begin + 30])
+    assert torch.equal(casan(z_q[:, :, 60:], *side)[:, :, 10:], fused[:, :, 70:])
+    casan.train()
+    assert not torch.allclose(casan(z_q, *side), fused, atol=1e-4), "training sees the whole"
+
+
+@pytest.mark.parametrize("frames", [39, 40, 41, 59, 60, 61, 1001])
+def test_windows_cover_every_length(casan, frames):
+    z_q, *side = prompts(frames=frames)
+    casan.context = 40
+    assert casan(z_q, *side).shape == z_q.shape
+
+
+def test_casans_work_grows_with_the_length(casan):
+    seen = []
+    casan.blocks[0].register_forward_pre_hook(lambda block, args: seen.append(args[0].shape[1]))
+    z_q, *side = prompts(batch=1, frames=45000)  # ten minutes
+    casan(z_q, *side)
+    assert max(seen) == 3000 and sum(seen) < 2 * 45000
+
+
+def test_a_query_of_equal_keys_gets_the_mean_of_the_values():
+    attention = CrossAttention(4, 2)
+    with torch.no_grad():
+        attention.kv.weight[:4] = 0
+    stream = torch.randn(1, 6, 4)
+    values = attention.kv(stream)[:, :, 4:].mean(1, keepdim=True)
+    assert torch.allclose(attention(torch.randn(1, 1, 4), stream), attention.out(values), atol=1e-6)
+
+
+# ---- HifiCodec's own losses
+
+
+def test_least_squares_by_hand():
+    real, fake = Judged([torch.tensor([2.0, 1.0])], []), Judged([torch.tensor([1.0, -1.0])], [])
+    assert least_squares_discriminator(real, fake).item() == pytest.approx(0.5 + 1.0)
+    heard = evidence()
+    heard.fake = fake
+    assert LeastSquaresGenerator()(heard).item() == pytest.approx((0 + 4) / 2)
+    heard.fake = Judged([torch.tensor([3.0])], [[torch.tensor([1.0])], [torch.tensor([2.0])]])
+    heard.real = Judged([torch.tensor([1.0])], [[torch.tensor([2.0])], [torch.tensor([5.0])]])
+    assert FeatureMatching(summed=True)(heard).item() == pytest.approx(1 + 3 + 2)
+
+
+def test_multi_scale_discriminator_has_its_published_size_and_scales():
+    assert millions(MultiScaleDiscriminator()) == pytest.approx(29.6, rel=0.01)
+    judged = MultiScaleDiscriminator(8)(torch.randn(2, 1, 6400))
+    assert [x.shape[2] for x in judged.logits] == [100, 51, 26]  # strides 2 * 2 * 4 * 4, and the rate halved
+    assert [len(fmaps) for fmaps in judged.fmaps] == [7, 7, 7]
+
+
+# ---- ICT
+
+TINY = {
+    "width": 2,
+    "latent_dim": 32,
+    "decoder_width": 32,
+    "kernels": [3],
+    "dilations": [1],
+    "melp_width": 16,
+    "melp_heads": 1,
+    "melp_hidden": 16,
+    "vpp_hidden": 16,
+    "mpd_width": 1,
+    "msstft_width": 2,
+    "msd_width": 8,
+    "casan_heads": 1,
+    "casan_hidden": 32,
+    "codebook_size": 16,
+}
+
+
+def text_of(recipe, name, **overrides):
+    return resolve(compose(recipe / f"conf/{name}.yaml"), TINY | overrides)
+
+
+@pytest.fixture
+def parent(recipe, tmp_path):
+    """An experiment as stage 3 leaves it, every weight of theta_1 told apart from theta_0."""
+    text = text_of(recipe, "pscodec_base")
+    write_text(tmp_path / "parent/hyperparams.yaml", text)
+    torch.manual_seed(0)
+    codec = build_only(text, "codec")
+    checkpointer = AtomicCheckpointer(tmp_path / "parent/save", {"codec": codec})
+    save_file({k: v.contiguous() for k, v in codec.state_dict().items()}, tmp_path / "parent/save/theta_0.safetensors")
+    with torch.no_grad():
+        for p in codec.parameters():
+            p.add_(1)
+    checkpointer.save_checkpoint({"step": 7, "score": 1.0})
+    return tmp_path / "parent"
+
+
+def test_ict_copies_exactly_the_named_parts(recipe, parent):
+    text = text_of(recipe, "pscodec_drl_ict")
+    torch.manual_seed(1)
+    codec = build_only(text, "codec")
+    lines = ict.transfer(codec, parent, text, ["quantizer", "encoder", "vpp_enc", "melp_enc"])
+    torch.manual_seed(0)
+    start = build_only(text, "codec").state_dict()
+    for name, parameter in codec.named_parameters():
+        learned = name.split(".")[0] in ("quantizer", "encoder", "vpp_enc", "melp_enc")
+        assert torch.equal(parameter, start[name] + 1 if learned else start[name]), name
+    told = {line.split()[0]: line for line in lines}
+    assert "new, from theta_0" in told["decoder"] and ict.digest(codec.decoder.state_dict()) in told["decoder"]
+    for name in ("quantizer", "encoder", "vpp_enc", "melp_enc"):
+        assert "learned, from theta_1" in told[name] and ict.digest(getattr(codec, name).state_dict()) in told[name]
+    assert ict.digest(start) in lines[0] and "step 7" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"latent_dim": 64}, "its codec is not this configuration's"),
+        ({"seed": 1}, "its seed is not this configuration's (value: 0 there, 1 here)"),
+        ({"decoder_strides": [8, 5, 4, 2]}, "decoder.strides"),
+    ],
+)
+def test_ict_refuses_a_parent_of_another_configuration(recipe, parent, overrides, message):
+    text = text_of(recipe, "pscodec_drl_ict", **overrides)
+    with pytest.raises(UserError) as refused:
+        ict.transfer(build_only(text, "codec"), parent, text, ["encoder"])
+    assert message in str(refused.value)
+
+
+def test_ict_refuses_what_is_no_parent(recipe, parent, tmp_path):
+    text = text_of(recipe, "pscodec_drl_ict")
+    codec = build_only(text, "codec")
+    with pytest.raises(UserError, match="has no part 'quantiser'"):
+        ict.transfer(codec, parent, text, ["quantiser"])
+    with pytest.raises(UserError, match="not an experiment"):
+        ict.transfer(codec, tmp_path / "none", text, ["encoder"])
+    (parent / "save/theta_0.safetensors").unlink()
+    with pytest.raises(UserError, match="run stage 3"):
+        ict.transfer(codec, parent, text, ["encoder"])
+
+
+# ---- every configuration
+
+CONFIGURATIONS = [
+    "hificodec",
+    "hificodec_public",
+    "pscodec_base",
+    "pscodec_base_no_melp",
+    "pscodec_base_no_vpp",
+    "pscodec_casan",
+    "pscodec_drl",
+    "pscodec_drl_ict",
+    "pscodec_ict",
+]
+
+
+def test_no_configuration_is_left_out(recipe):
+    assert CONFIGURATIONS == sorted(p.stem for p in (recipe / "conf").glob("*.yaml") if p.stem != "base")
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_every_configuration_trains_two_steps_and_codes(recipe, name):
+    hp = build(text_of(recipe, name, dropout=0.1))
+    codec, discriminators = hp["codec"], hp["discriminators"]
+    for optimizer_of, module in (("codec_optimizer", codec), ("discriminator_optimizer", discriminators)):
+        hp[optimizer_of] = hp[optimizer_of]([p for p in module.parameters() if p.requires_grad])
+    torch.manual_seed(0)
+    wav = 0.1 * torch.randn(2, 1, 9600)
+    prompt = Prompt(mel=torch.randn(2, 80, 60), voiceprint=torch.randn(2, 192))
+    before = {k: v.clone() for k, v in codec.named_parameters() if v.requires_grad}
+    for _ in range(2):
+        output = codec.train()(wav, prompt)
+        disc = hp["discriminator_loss"](discriminators(wav), discriminators(output.wav_hat.detach()))
+        hp["discriminator_optimizer"].zero_grad()
+        disc.backward()
+        hp["discriminator_optimizer"].step()
+        judged = Evidence(wav, output, discriminators(wav), discriminators(output.wav_hat))
+        total, terms = hp["losses"](judged)
+        assert torch.isfinite(total) and set(terms) == set(hp["losses"].terms)
+        hp["codec_optimizer"].zero_grad()
+        total.backward()
+        hp["codec_optimizer"].step()
+    still = [k for k, v in codec.named_parameters() if k in before and torch.equal(v, before[k])]
+    assert not still, f"not trained: {still}"
+
+    codec.eval()
+    codes, side = codec.encode(wav), codec.side(prompt)
+    assert codes.shape == (2, codec.n_q, 30) and codes.max() < codec.codebook_size
+    decoded = codec.decode(codes, side, 9500)
+    assert decoded.shape == (2, 1, 9500)
+    with torch.no_grad():
+        assert torch.allclose(codec(wav, prompt).wav_hat[..., :9500], decoded, atol=1e-5)
+
+
+# ---- weights of the public code
+
+
+def public_states(recipe):
+    """A checkpoint laid out as the authors' code does: flat lists, the older names of weight norm."""
+    torch.manual_seed(0)
+    codec = build_only(text_of(recipe, "hificodec_public", kernels=[3, 5], norm="group"), "codec")
+    states = {"encoder": {}, "generator": {}, "quantizer": {}}
+    for key, value in codec.state_dict().items():
+        part, key = key.split(".", 1)
+        words = key.replace("parametrizations.weight.original0", "weight_g")
+        words = words.replace("parametrizations.weight.original1", "weight_v").split(".")
+        if part == "quantizer":
+            if words[-1] == "entries":  # groups.G.layers.R.entries
+                states[part][f"quantizer_modules{'2' if words[3] == '1' else ''}.{words[1]}.embedding.weight"] = value
+            continue
+        if words[0] == "mrfs":  # mrfs.SCALE.blocks.KERNEL...
+            kind = {"blocks": "resblocks", "norms": "normalize"}[words[2]]
+            words = [kind, str(2 * int(words[1]) + int(words[3])), *words[4:]]
+        words[0] = {"first": "conv_pre", "last": "conv_post", "downs": "ups"}.get(words[0], words[0])
+        states["generator" if part == "decoder" else part][".".join(words)] = value
+    return codec, states
+
+
+def test_public_weights_become_an_experiment(recipe, tmp_path, capsys):
+    codec, states = public_states(recipe)
+    assert "resblocks.7.convs1.0.weight_v" in states["encoder"] and "quantizer_modules2.1.embedding.weight" in str(
+        states["quantizer"].keys()
+    )
+    fresh = build_only(text_of(recipe, "hificodec_public", kernels=[3, 5], norm="group"), "codec")
+    fresh.load_public(states)
+    wav = torch.randn(1, 1, 3200)
+    assert torch.equal(fresh.eval().encode(wav), codec.eval().encode(wav))
+    del states["encoder"]["normalize.0.weight"]
+    with pytest.raises(ValueError, match=r"encoder.mrfs.0.norms.0.weight is missing"):
+        fresh.load_public(states)
