@@ -251,7 +251,7 @@ def test_systems_without_code_print_a_dash(printed, modules):
     assert find(lines, system="DAC", source="ours", testset="test_clean")[0]["pesq"]["mean"] is None
     assert find(lines, system="DAC", testset="mini test") == []
     text = modules[1].markdown(lines)
-    assert "| LibriTTS test-clean | 1 | DAC | ours | - | - | - | - | - | - | - | - | - |" in text
+    assert "| LibriTTS test-clean | 1 | DAC | ours |" + 11 * " - |" in text
     assert "| mini test | 1 | PSCodec-Base | ours | 2 | 680 | 1.100 ± 1.271 | 0.850 ± 0.635 |" in text
 
 
