@@ -123,7 +123,7 @@ def test_libritts_brings_ljspeech_for_table_ii_alone(made):
         (["--n-q", "one"], "--n-q takes numbers"),
         (["--budget", "0"], "at least one step"),
         (["--corpus", "ljspeech"], "is a test corpus"),
-        (["--train-args", "--lr"], "expected --key value"),
+        (["--train-args", "--lr 1 --seed"], "expected --key value"),
         (["--train-args", "--lrr 1"], "did you mean 'lr'"),
         (["--preset", "huge"], "huge.yaml"),
     ],
