@@ -123,7 +123,7 @@ def test_libritts_brings_ljspeech_for_table_ii_alone(made):
         (["--n-q", "one"], "--n-q takes numbers"),
         (["--budget", "0"], "at least one step"),
         (["--corpus", "ljspeech"], "is a test corpus"),
-        (["--train-args", "--lr"], "expected --key value"),
+        (["--train-args", "--lr 1 --seed"], "expected --key value"),
         (["--train-args", "--lrr 1"], "did you mean 'lr'"),
         (["--preset", "huge"], "huge.yaml"),
     ],
@@ -251,7 +251,7 @@ def test_systems_without_code_print_a_dash(printed, modules):
     assert find(lines, system="DAC", source="ours", testset="test_clean")[0]["pesq"]["mean"] is None
     assert find(lines, system="DAC", testset="mini test") == []
     text = modules[1].markdown(lines)
-    assert "| LibriTTS test-clean | 1 | DAC | ours | - | - | - | - | - | - | - | - | - |" in text
+    assert "| LibriTTS test-clean | 1 | DAC | ours |" + 11 * " - |" in text
     assert "| mini test | 1 | PSCodec-Base | ours | 2 | 680 | 1.100 ± 1.271 | 0.850 ± 0.635 |" in text
 
 

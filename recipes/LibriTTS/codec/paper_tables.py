@@ -17,8 +17,17 @@ TITLES = {
     "IV": "ablation of PSCodec-DRL-ICT",
     "V": "ablation of PSCodec-Base",
 }
-METRICS = ("pesq", "stoi", "visqol", "utmos", "si_snr", "mcd_linear", "secs")
-HEADINGS = ("PESQ", "STOI", "ViSQOL", "UTMOS", "SI-SNR", "MCD", "SECS")
+METRICS = {  # the paper's, and two more of ours
+    "pesq": "PESQ ↑",
+    "stoi": "STOI ↑",
+    "visqol": "ViSQOL ↑",
+    "utmos": "UTMOS ↑",
+    "si_snr": "SI-SNR ↑",
+    "mcd_linear": "MCD, linear Mel ↓",
+    "secs": "SECS ↑",
+    "dnsmos_ovrl": "DNSMOS OVRL ↑",
+    "mcd": "MCD, cepstral ↓",
+}
 SETS = {  # our splits of the corpora that the paper tests on -> its names
     "libritts": {"test_clean": "test_clean", "test_other": "test_other"},
     "ljspeech": {"test_ljspeech": "ljspeech"},
@@ -99,7 +108,7 @@ def lines_of(table, paper_rows, systems, scores, corpus, n_q):
                 head = {"table": table, "testset": testset, "n_q": k, "system": system}
                 quoted = theirs.get((testset, k, system))
                 if quoted:
-                    cells = {m: {"mean": float(quoted[m]), "ci95": None} for m in (*METRICS, "bitrate")}
+                    cells = {m: _quote(quoted, m) for m in (*METRICS, "bitrate")}
                     lines.append({**head, "source": "paper", "n": None, **cells})
                 utts = scores.get((row.id, k), {}).get(testset, {}) if row else {}
                 if quoted or utts or (row and testset not in NAMES):
@@ -107,6 +116,13 @@ def lines_of(table, paper_rows, systems, scores, corpus, n_q):
                     cells["bitrate"] = mean_ci([u["bitrate_codes"] for u in utts.values() if "bitrate_codes" in u])
                     lines.append({**head, "source": "ours", "n": len(utts) or None, **cells})
     return lines
+
+
+def _quote(row, column, minus=None):
+    """A figure of the paper as an entry without interval, or its difference to that of row `minus`."""
+    if column not in row:
+        return {"mean": None, "ci95": None}
+    return {"mean": float(row[column]) - (float(minus[column]) if minus else 0.0), "ci95": None}
 
 
 def differences(table, paper_rows, systems, scores, corpus, n_q):
@@ -129,7 +145,7 @@ def differences(table, paper_rows, systems, scores, corpus, n_q):
                 first = testset if testset in NAMES else paper_rows[0]["testset"]
                 one, two = theirs.get((first, k, system)), theirs.get((first, k, against))
                 if one and two:
-                    cells = {m: {"mean": float(one[m]) - float(two[m]), "ci95": None} for m in METRICS}
+                    cells = {m: _quote(one, m, two) for m in METRICS}
                     lines.append({**head, "testset": first, "source": "paper", "n": None, **cells})
                 pairs = {m: [u for u in sorted(both) if m in utts[u] and m in base[u]] for m in METRICS}
                 cells = {m: mean_ci([utts[u][m] - base[u][m] for u in pairs[m]]) for m in METRICS}
@@ -139,8 +155,7 @@ def differences(table, paper_rows, systems, scores, corpus, n_q):
 
 def markdown(lines, with_bitrate=True):
     first = ["test set", "n_q", "system", "", "n", *(["bit/s"] if with_bitrate else [])]
-    arrows = {"MCD": "↓"}
-    head = [*first, *(f"{h} {arrows.get(h, '↑')}" if with_bitrate else h for h in HEADINGS)]
+    head = [*first, *METRICS.values()]
     text = ["| " + " | ".join(head) + " |", "|---|--:|---|---|--:|" + "--:|" * (len(head) - 5)]
     for line in lines:
         cells = [NAMES.get(line["testset"], line["testset"]), str(line["n_q"]), line["system"], line["source"]]

@@ -76,7 +76,7 @@ def main(argv=None):
         raise UserError("the corpus could not be prepared (above)")
     try:
         for run in runs:
-            if why := execute(run, args, failed):
+            if why := execute(run, args):
                 failed[run.name] = why
             write_tables(args.out, args.tables, paper, systems, args.corpus_name, args.n_q)
         if why := figure_7(args, runs):
@@ -176,7 +176,7 @@ def check_notes(runs):
     """A table compares like with like: what was scored with other settings is told before anything is trained."""
     for run in runs:
         before = json.loads(run.note.read_text(encoding="utf-8")) if run.note.exists() else run.values
-        for key in sorted((before.keys() | run.values.keys()) - FREE):
+        for key in ["total_steps", *sorted((before.keys() | run.values.keys()) - FREE)]:
             if before.get(key) != run.values.get(key):
                 was, now = before.get(key), run.values.get(key)
                 raise UserError(f"{run.exp} was made with {key} {was}, not {now}; choose another --out")
@@ -244,12 +244,12 @@ def speeds(exp):
 # ---- the work
 
 
-def execute(run, args, failed):
+def execute(run, args):
     """Train and score one run. Returns why it failed, None where it did not."""
     if run.done:
         return None
     if run.parent and not run.parent.done:
-        return f"its parent {run.parent.name} failed" if run.parent.name in failed else f"no {run.parent.name}"
+        return f"its parent {run.parent.name} failed"
     print(f"\n==== {run.name}: {', '.join(run.row.systems)}", flush=True)
     common = ["--config", run.row.config, "--exp", run.exp, "--preset", args.preset]
     for corpus in run.corpora:
