@@ -27,6 +27,7 @@ class Block(nn.Module):
 
     MHSA is fig. 6's: a group norm and self-attention between two 1x1 convolutions (qkv and output), which are linear
     layers over the channels. In MHCA the one query is z_mel, so that it gives one vector, added to every frame.
+    The last layer of each begins at zero, so that training sets out from the plain sum of PSCodec-Base.
     """
 
     def __init__(self, channels, n_heads, hidden, n_groups, dropout):
@@ -39,6 +40,9 @@ class Block(nn.Module):
             nn.Linear(channels, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, channels)
         )
         self.dropout = nn.Dropout(dropout)
+        for last in (self.mhsa.out, self.mhca.out, self.ffn[-1]):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def forward(self, x, query=None, mask=None):
         x = x + self.dropout(self.mhsa(self.group_norm(self.norm1(x), mask), mask))

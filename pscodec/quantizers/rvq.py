@@ -37,6 +37,9 @@ class ResidualVQ(nn.Module):
         super().__init__()
         if residual_grad not in ("all", "first"):
             raise ValueError(f"residual_grad is all or first, not {residual_grad!r}")
+        if start and codebook.get("kmeans_steps") == 0:
+            # entries near zero in the place of latents of any size: the decoder would not survive it
+            raise ValueError("a quantizer with a late start needs kmeans_steps")
         self.commitment, self.residual_grad, self.start = commitment, residual_grad, start
         self.register_buffer("steps", torch.tensor(0))
         width = codebook_dim or dim
