@@ -167,9 +167,7 @@ def test_pipes_run_only_when_marked(ramp):
         load_audio(Pipe("exit 3 |"))
 
 
-@pytest.mark.parametrize(
-    ("orig", "new"), [(16000, 24000), (44100, 24000), (48000, 24000), (24000, 24000), (8000, 24000)]
-)
+@pytest.mark.parametrize(("orig", "new"), [(16000, 24000), (44100, 24000), (48000, 24000), (24000, 24000)])
 @pytest.mark.parametrize("piece", [1, 700, 5000, 100000])
 def test_resampling_in_pieces_equals_resampling_the_whole(orig, new, piece):
     wav = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 20011)).astype(np.float32))

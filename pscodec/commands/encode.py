@@ -35,10 +35,8 @@ def run(args):
 
     if args.raw != bool(args.sample_rate):
         raise UserError("--raw and --sample-rate need each other")
-    profiles = (args.profile,) if args.profile else ()
-    settings = many.settings(
-        args, prompt=args.prompt, own=not args.no_prompt, profiles=profiles, raw=args.sample_rate or 0
-    )
+    own, profiles, rate = not args.no_prompt, (args.profile,) if args.profile else (), args.sample_rate or 0
+    settings = many.settings(args, prompt=args.prompt, own=own, profiles=profiles, raw=rate)
     suffixes = SUFFIXES | ({".raw", ".pcm"} if args.raw else set())
     pairs, wrong = many.tasks(args.inputs, args.output, suffixes, SUFFIX)
     results = many.run(work, pairs, wrong, settings, args.jobs, "encode")
