@@ -113,7 +113,7 @@ def bf16(model, side, wav, precision):
     ]:
         share = (coded != codes).float().mean()
         print(
-            f"  bf16, {name}: {share:.2%} of the codes differ from fp32, SNR of the same codes {snr(decoded, reference):.1f} dB"
+            f"  bf16, {name}: {share:.2%} of the codes differ, SNR of the same codes {snr(decoded, reference):.1f} dB"
         )
 
 
