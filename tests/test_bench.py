@@ -5,12 +5,21 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from pscodec import cli
 from pscodec.commands.bench import table
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "recipes/LibriTTS/codec/conf"
+
+
+@pytest.fixture(autouse=True)
+def leave_the_process_as_it_was(monkeypatch):
+    monkeypatch.setattr("pscodec.utils.machine.keep_memory", lambda: None)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

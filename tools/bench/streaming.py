@@ -112,8 +112,9 @@ def bf16(model, side, wav, precision):
         ("chunks of 2 s", *(torch.cat([*c], -1) for c in (encode_long(fast, [wav]), decode_long(fast, [codes], side)))),
     ]:
         share = (coded != codes).float().mean()
-        ratio = snr(decoded, reference)
-        print(f"  bf16, {name}: {share:.2%} of the codes differ from fp32, SNR of the same codes {ratio:.1f} dB")
+        print(
+            f"  bf16, {name}: {share:.2%} of the codes differ, SNR of the same codes {snr(decoded, reference):.1f} dB"
+        )
 
 
 def pushes(model, side, wav, precision):
