@@ -11,6 +11,9 @@ import torch
 from pscodec.data.audio import save_audio
 from pscodec.data.kaldi import Utterance, write_data_dir, write_table
 from pscodec.data.mixture import Mixture, Source, write_mixtures
+from pscodec.utils.checkpoint import AtomicCheckpointer
+from pscodec.utils.files import write_text
+from pscodec.utils.hparams import build_only, compose, resolve
 
 ROOT = Path(__file__).parents[1]
 LOCAL = ROOT / "recipes/LibriTTS/local"
@@ -57,6 +60,22 @@ def mini_corpus(downloads):
     """The mini corpus, real speech: `downloads/mini`, speaker folders of 16 kHz audio."""
     fetch("download.py", "--corpus", "mini", "--downloads", downloads, "--no-campplus")
     return downloads / "mini"
+
+
+def untrained_codec(exp, seed=0):
+    """The experiment folder of a tiny codec with random weights."""
+    conf, small = ROOT / "recipes/LibriTTS/codec/conf", {"width": 2, "latent_dim": 16, "decoder_width": 16}
+    torch.manual_seed(seed)
+    small |= {"melp_width": 16, "melp_hidden": 16, "vpp_hidden": 16}
+    text = resolve(compose(conf / "pscodec_base.yaml", [conf / "presets/mini.yaml"]), small)
+    write_text(exp / "hyperparams.yaml", text)
+    AtomicCheckpointer(exp / "save", {"codec": build_only(text, "codec")}).save_checkpoint({"step": 0, "score": 0.0})
+    return exp
+
+
+@pytest.fixture(scope="session")
+def codec_exp(tmp_path_factory):
+    return untrained_codec(tmp_path_factory.mktemp("codec"))
 
 
 def tone(seconds, frequency, amplitude=0.25):

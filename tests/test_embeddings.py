@@ -6,55 +6,36 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import untrained_codec
 
 from pscodec.bin import embed
 from pscodec.data.embeddings import CacheWriter, EmbeddingCache, cache_folder, data_file
 from pscodec.data.mixture import Mixture, MixtureDataset, Source, collate, read_mixtures, write_mixtures
 from pscodec.downstream.codec import FrozenCodec
 from pscodec.inference import load_codec
-from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError
-from pscodec.utils.files import write_text
-from pscodec.utils.hparams import build_only, compose, resolve
-
-CONF = Path(__file__).parents[1] / "recipes/LibriTTS/codec/conf"
-SMALL = {"width": 2, "latent_dim": 16, "decoder_width": 16, "melp_width": 16, "melp_hidden": 16, "vpp_hidden": 16}
-
-
-def experiment(path, seed=0):
-    """An untrained codec's experiment folder."""
-    torch.manual_seed(seed)
-    text = resolve(compose(CONF / "pscodec_base.yaml", [CONF / "presets/mini.yaml"]), SMALL)
-    write_text(path / "hyperparams.yaml", text)
-    AtomicCheckpointer(path / "save", {"codec": build_only(text, "codec")}).save_checkpoint({"step": 0, "score": 0.0})
-    return path
-
-
-@pytest.fixture(scope="module")
-def codec(tmp_path_factory):
-    return experiment(tmp_path_factory.mktemp("codec"))
 
 
 @pytest.fixture
-def cached(folder, codec, capsys):
+def cached(folder, codec_exp, capsys):
     """A folder of mixtures and that of their embeddings, by stage 2."""
-    embed.main(["--exp", str(codec), "--data", str(folder), "--num-workers", "0", "--device", "cpu"])
+    embed.main(["--exp", str(codec_exp), "--data", str(folder), "--num-workers", "0", "--device", "cpu"])
     return folder, Path(capsys.readouterr().out.splitlines()[-1])
 
 
-def fresh(folder, codec):
+def fresh(folder, codec_exp):
     """Collated embeddings of all mixtures, computed now and in one batch."""
     data = MixtureDataset(folder)
-    frozen = FrozenCodec(load_codec(codec).model, data.sample_rate, "peak")
+    frozen = FrozenCodec(load_codec(codec_exp).model, data.sample_rate, "peak")
     batch = collate([data[i] for i in range(len(data))])
     return frozen.embed(batch["mix"], batch["sources"], batch["lengths"])
 
 
-def test_the_cache_is_what_the_encoder_gives(cached, codec):
+def test_the_cache_is_what_the_encoder_gives(cached, codec_exp):
     folder, where = cached
-    coder = load_codec(codec)
+    coder = load_codec(codec_exp)
     assert where == cache_folder(folder, coder.fingerprint.hex(), "peak")
-    z_mix, z_sources, frames = fresh(folder, codec)
+    z_mix, z_sources, frames = fresh(folder, codec_exp)
     data = MixtureDataset(folder, embeddings=where)
     batch = collate([data[i] for i in range(2)])
     assert "mix" not in batch and batch["frames"].tolist() == frames.tolist() == [75, math.ceil(9000 * 3 / 320)]
@@ -66,10 +47,12 @@ def test_the_cache_is_what_the_encoder_gives(cached, codec):
 
 
 @pytest.mark.parametrize(("dtype", "precision"), [("f32", 1e-5), ("bf16", 5e-3)])
-def test_other_number_formats(folder, codec, tmp_path, dtype, precision):
+def test_other_number_formats(folder, codec_exp, tmp_path, dtype, precision):
     out = tmp_path / dtype
-    embed.main(["--exp", str(codec), "--data", str(folder), "--out", str(out), "--dtype", dtype, "--num-workers", "0"])
-    z_mix, _, _ = fresh(folder, codec)
+    embed.main(
+        ["--exp", str(codec_exp), "--data", str(folder), "--out", str(out), "--dtype", dtype, "--num-workers", "0"]
+    )
+    z_mix, _, _ = fresh(folder, codec_exp)
     assert torch.allclose(EmbeddingCache(out)["m2"]["z_mix"], z_mix[1], atol=precision * z_mix.abs().max())
     assert data_file(out, dtype).stat().st_size == 3 * 16 * (75 + 85) * {"f32": 4, "bf16": 2}[dtype]
 
@@ -86,9 +69,9 @@ def test_a_segment_is_the_same_stretch_of_frames_and_of_audio(cached):
         assert torch.equal(item["sources"], whole[1]["sources"][:, start : start + 3200])
 
 
-def test_a_second_run_keeps_it_and_a_broken_one_is_made_again(cached, codec, capsys):
+def test_a_second_run_keeps_it_and_a_broken_one_is_made_again(cached, codec_exp, capsys):
     folder, where = cached
-    command = ["--exp", str(codec), "--data", str(folder), "--num-workers", "0", "--device", "cpu"]
+    command = ["--exp", str(codec_exp), "--data", str(folder), "--num-workers", "0", "--device", "cpu"]
     before = data_file(where, "f16").stat().st_mtime_ns
     embed.main(command)
     assert "already there" in capsys.readouterr().err and data_file(where, "f16").stat().st_mtime_ns == before
@@ -105,11 +88,11 @@ def test_a_second_run_keeps_it_and_a_broken_one_is_made_again(cached, codec, cap
     assert EmbeddingCache(where)["m1"]["z_mix"].abs().max() > 0
 
 
-def test_other_mixtures_recordings_and_codecs_are_refused(cached, codec, tmp_path, capsys):
+def test_other_mixtures_recordings_and_codecs_are_refused(cached, codec_exp, tmp_path, capsys):
     folder, where = cached
     data = MixtureDataset(folder, embeddings=where)
-    data.cache.require(load_codec(codec).fingerprint.hex(), "peak")
-    for wrong in ((load_codec(codec).fingerprint.hex(), "none"), ("00" * 8, "peak")):
+    data.cache.require(load_codec(codec_exp).fingerprint.hex(), "peak")
+    for wrong in ((load_codec(codec_exp).fingerprint.hex(), "none"), ("00" * 8, "peak")):
         with pytest.raises(UserError, match="run stage 2"):
             data.cache.require(*wrong)
     for how in ({"dynamic": True}, {"speed": (0.95, 1.0)}, {"gain_db": 1.0}):
@@ -125,7 +108,7 @@ def test_other_mixtures_recordings_and_codecs_are_refused(cached, codec, tmp_pat
         file.write(b"\0\0")
     with pytest.raises(UserError, match="other mixtures or recordings"):
         MixtureDataset(folder, embeddings=where)
-    other = experiment(tmp_path / "other", seed=1)
+    other = untrained_codec(tmp_path / "other", seed=1)
     embed.main(["--exp", str(other), "--data", str(folder), "--where"])
     assert Path(capsys.readouterr().out.strip()) not in (where, Path("."))
 

@@ -109,7 +109,8 @@ def make(args):
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) == meta:
         return report(args.out, "already there")
     torch.set_num_threads(1)
-    used = list(utterances)
+    listed = {utt for entry in entries for utt in entry.utts}
+    used = [utt for utt, u in utterances.items() if utt in listed or u.duration >= args.min_seconds]
     levels = dict(zip(used, in_threads(lambda u: measure_level(utterances[u]), used, args.nj, "levels"), strict=True))
     silent = [utt for utt in used if levels[utt] == 0.0]
     if silent:

@@ -24,9 +24,11 @@ from shorten import is_shortened, read_shortened
 from pscodec.data.audio import recording_seconds, save_audio
 from pscodec.data.kaldi import Utterance, choose_prompts, validate_data_dir, write_data_dir, write_table
 from pscodec.utils.errors import UserError, one_line_errors
+from pscodec.utils.files import write_text
 from pscodec.utils.progress import progress
 
 SUBSETS = {"train": "si_tr_s", "dev": "si_dt_05", "test": "si_et_05"}
+PREPARED = ".prepared"  # marks folders that this program wrote, and may write again
 ENDINGS = (".wv1", ".wav", ".flac")  # in this order of preference; .wv2 is another microphone
 
 
@@ -121,6 +123,9 @@ def dirs(args):
         if not utterances:
             raise UserError(f"--wsj0 {args.wsj0}: holds nothing of {SUBSETS[split]}")
         folder = args.data / split
+        if (folder / "wav.scp").exists() and not (folder / PREPARED).exists():
+            raise UserError(f"{folder}: not made by this program, so left alone; choose another --data")
+        write_text(folder / PREPARED, "wsj0\n" if args.wsj0 else "librispeech\n")
         write_data_dir(folder, utterances)
         if split == "test":
             write_table(folder / "utt2prompt", choose_prompts({u.utt: u for u in utterances}, args.seed)[0])

@@ -211,6 +211,7 @@ if at 6 "score"; then
 fi
 
 if at 7 "report"; then
-    # shellcheck disable=SC2086  # compare is a list of words
-    "$PYTHON" -m pscodec.bin.report_separation --exp "$exp" $compare --data "$data" --paper paper --out "$exp/report"
+    others=()
+    for other in $compare; do others+=(--exp "$other"); done
+    "$PYTHON" -m pscodec.bin.report_separation --exp "$exp" "${others[@]}" --data "$data" --paper paper --out "$exp/report"
 fi
