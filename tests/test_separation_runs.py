@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from pscodec.bin import evaluate_separation, report_separation, separate
+from pscodec.bin import embed, evaluate_separation, report_separation, separate
 from pscodec.data.audio import load_audio, recording_seconds
 from pscodec.data.kaldi import Utterance, choose_prompts, write_data_dir, write_table
 from pscodec.data.mixture import Mixture, Source, write_mixtures
@@ -126,6 +126,20 @@ def test_a_resumed_run_equals_an_unbroken_one(train, place, capsys):
     a, b = torch.load(a, weights_only=True), torch.load(b, weights_only=True)
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert curves(whole)[2, "valid", "loss"] == curves(broken)[2, "valid", "loss"]
+
+
+def test_a_cache_trains_as_the_encoder_does(train, place):
+    embed.main(["--exp", str(place / "codec"), "--data", str(place / "data/train")])
+    folder = next((place / "data/train/embeddings").iterdir())
+    whole = ["--segment", "null", "--dropout", "0", "--valid_decode", "0"]
+    live = run(train, place, "codecformer_el", "live", *whole)
+    cached = run(train, place, "codecformer_el", "cached", *whole, "--train_embeddings", str(folder))
+    for step in (1, 2):
+        losses = [curves(exp)[step, "train", "loss"] for exp in (live, cached)]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    with pytest.raises(SystemExit) as exit:  # a cache of another level
+        run(train, place, "codecformer_el", "none", "--normalise", "none", "--train_embeddings", str(folder))
+    assert "run stage 2" in str(exit.value)
 
 
 def test_training_stops_when_its_time_is_over(train, place, capsys):
