@@ -62,9 +62,7 @@ def measure(coder, prompts, utt, bits, metrics):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--exp", type=Path, required=True, help="experiment folder")
-    parser.add_argument(
-        "--data-dir", type=Path, nargs="+", required=True, help="data folders with features"
-    )
+    parser.add_argument("--data-dir", type=Path, nargs="+", required=True, help="data folders with features")
     parser.add_argument("--n", type=int, default=24, help="utterances, evenly taken from the folders")
     parser.add_argument("--bits", type=int, nargs="+", default=[8, 6, 4])
     args = parser.parse_args(argv)
