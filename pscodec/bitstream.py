@@ -20,6 +20,7 @@ from pscodec.utils.files import atomic_path
 SUFFIX = ".psc"
 MAGIC, VERSION = b"PSC", 2
 UNKNOWN = 0xFFFFFFFF  # samples of a signal that had not ended when its header was written
+MOST_SECONDS = 16  # of a packet: what a few bytes can claim to have lost is bounded by it
 MOST_NAME = 32  # bytes of the model's name
 SIDE_NONE, SIDE_VECTORS, SIDE_PROFILE = range(3)
 # magic, version, bytes of the header, model, sample rate, hop length, codebooks, bits, frames a packet, samples
@@ -110,6 +111,8 @@ class Header:
             raise ValueError("malformed header")
         if self.n_q * self.bits * self.frames_per_packet > 8 * MOST_PAYLOAD:
             raise ValueError(f"malformed header: more than {MOST_PAYLOAD} bytes of codes a packet")
+        if self.frames_per_packet * self.hop_length > MOST_SECONDS * self.sample_rate:
+            raise ValueError(f"malformed header: more than {MOST_SECONDS} s a packet")
 
     def layout(self, packed):
         """The `packets.Layout` behind this header, of which `packed` are the bytes."""

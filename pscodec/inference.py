@@ -45,7 +45,11 @@ def load_codec(exp, which="best", device="cpu", precision="fp32"):
     model = build_only((exp / "hyperparams.yaml").read_text(encoding="utf-8"), "codec")
     meta = load_weights(exp, {"codec": model}, which)
     fingerprint = _fingerprint(model)
-    return Coder(optimise(model.eval().to(device), precision), meta, exp.resolve().name, fingerprint)
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is none
+        raise UserError(f"device {device}: {str(error).splitlines()[0]}") from None
+    return Coder(optimise(model.eval(), precision), meta, exp.resolve().name, fingerprint)
 
 
 class Coder:

@@ -216,6 +216,13 @@ def test_codecs_without_prompts_need_none(tmp_path):
         codec.enroll(PROMPT)
 
 
+def test_devices_and_precisions_that_are_none(tiny_exp):
+    with pytest.raises(UserError, match="device abacus: "):
+        pscodec.load_codec(tiny_exp, device="abacus")
+    with pytest.raises(UserError, match="precision is auto, fp32 or bf16"):
+        pscodec.load_codec(tiny_exp, precision="fp8")
+
+
 def test_folders_that_are_no_experiments(tmp_path):
     with pytest.raises(UserError, match="no hyperparams.yaml"):
         pscodec.load_codec(tmp_path)
