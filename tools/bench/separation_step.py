@@ -25,6 +25,9 @@ from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.machine import best_precision, keep_memory
 
 
+LONG = 5.0  # seconds: a step of that length gains nothing from a larger batch
+
+
 @one_line_errors
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,6 +111,8 @@ def best_rate(step, batch, sizes, args):
         except torch.OutOfMemoryError:
             break
         rates[size] = size / sorted(times)[len(times) // 2]
+        if min(times) > LONG:
+            break
     return max(rates.values())
 
 
