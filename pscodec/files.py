@@ -78,6 +78,7 @@ def _resampled(blocks, rate, new):
     yield resampler.push(torch.zeros(1, 0), last=True)
 
 
+@torch.inference_mode()
 def decode_file(coder, source, target, profiles=(), raw=False):
     """Decode `.psc` file `source` to a 16-bit WAV file, or with `raw` to its samples alone; paths, or `-`.
 

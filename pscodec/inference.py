@@ -104,21 +104,14 @@ class Coder:
             profile = prompt.hash
         elif prompt is not None and self.model.takes_prompt:
             side = {name: Vector.of(z.numpy()) for name, z in self._vectors(prompt).items()}
-        m = self.model
-        shape = (m.sample_rate, m.hop_length, m.n_q, self.bits)
-        return Header(*shape, self.fingerprint, self.name, side, profile, max(1, round(m.frame_rate)), n_samples)
+        second = max(1, round(self.model.frame_rate))
+        return Header(*self._shape, self.fingerprint, self.name, side, profile, second, n_samples)
 
     def side(self, header, profiles=()):
         """What the decoder needs of the speaker, name -> `[1, D, 1]`, from a header and Profiles, or files and folders
         to look for one in. Raises UserError: another model's stream, a profile that is not there, a wrong shape."""
         self._check_model(header, "coded")
-        m = self.model
-        if (header.sample_rate, header.hop_length, header.n_q, header.bits) != (
-            m.sample_rate,
-            m.hop_length,
-            m.n_q,
-            self.bits,
-        ):
+        if (header.sample_rate, header.hop_length, header.n_q, header.bits) != self._shape:
             raise UserError(f"malformed header: frames that are not those of {self._this}")
         side = header.side
         if header.profile is not None:
@@ -139,6 +132,10 @@ class Coder:
             return {}
         with torch.inference_mode():
             return self.model.side(self.prompt(torch.zeros(1, 16000), 16000).to(self.device))
+
+    @property
+    def _shape(self):
+        return self.model.sample_rate, self.model.hop_length, self.model.n_q, self.bits
 
     def _check_model(self, thing, verb):
         if thing.fingerprint != self.fingerprint:
@@ -199,7 +196,6 @@ class Coder:
                 codes[i] = found
         return codes
 
-    @torch.inference_mode()
     def decode(self, stream, profiles=()):
         """A `bitstream.Stream` -> `wav` `[1, n_samples]`, float32, at the codec's rate; a list -> a list.
 
@@ -209,6 +205,12 @@ class Coder:
         streams = stream if isinstance(stream, list | tuple) else [stream]
         profiles = [profiles] if isinstance(profiles, str | Path | Profile) else profiles
         sides = [self.side(s.header, profiles) for s in streams]
+        with torch.inference_mode():
+            wavs = self._decode(streams, sides)
+        wavs = [wav.clone() for wav in wavs]  # tensors like any other
+        return wavs if isinstance(stream, list | tuple) else wavs[0]
+
+    def _decode(self, streams, sides):
         wavs = [torch.zeros(1, 0)] * len(streams)
         for group in self._groups([(s.codes.shape[1], *side) for s, side in zip(streams, sides, strict=True)]):
             side = {name: torch.cat([sides[i][name] for i in group]) for name in sides[group[0]]}
@@ -222,7 +224,7 @@ class Coder:
                 found = self.model.decode(codes, side).float().cpu()
             for i, wav in zip(group, found, strict=True):
                 wavs[i] = silence(wav[:, : streams[i].n_samples], 0, self.in_samples(streams[i].lost), self.fade)
-        return wavs if isinstance(stream, list | tuple) else wavs[0]
+        return wavs
 
     @torch.inference_mode()
     def encode_pieces(self, wavs):

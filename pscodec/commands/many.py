@@ -97,7 +97,9 @@ def tasks(inputs, output, suffixes, new):
 def codec(settings):
     """This process's codec."""
     from pscodec.inference import load_codec
+    from pscodec.utils.machine import keep_memory
 
+    keep_memory()
     return load_codec(settings.exp, settings.which, settings.device, settings.precision)
 
 
