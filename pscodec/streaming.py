@@ -16,7 +16,7 @@ import torch
 
 from pscodec.layers.push_graph import Pushed
 
-PIECE = 2.0  # seconds pushed at once where a whole recording is at hand
+PIECE = 1.0  # seconds pushed at once where a whole recording is at hand; longer ones cost memory and gain no speed
 
 
 class StreamEncoder:
@@ -67,15 +67,19 @@ class StreamEncoder:
 
 
 class StreamDecoder:
-    """`model` (models.base.Codec, in eval mode) as a decoder of frames of codes; `side` is `model.side(prompt)`.
+    """`model` (models.base.Codec, in eval mode) as a decoder of frames of codes; `side` is `model.side(prompt)`, {} for
+    none.
 
     `latency`: samples by which the waveform lags the codes: n frames complete the first n * hop_length - latency
     samples at least. Speech that is coded, decoded and played as it comes is late by the two latencies together.
     """
 
+    @torch.inference_mode()
     def __init__(self, model, side, batch=1):
         self.model, self.batch = model, batch
         self.device = next(model.parameters()).device
+        if not side:
+            side = model.no_side(model.quantizer.decode(self._no_codes(1)))
         self.pushed = Pushed(model, lambda z_q: model.synthesise(z_q, side))
         first, many = bisect_left(range(1 << 30), 1, key=self.pushed.ready), 1 << 20  # frames
         behind = [n * model.hop_length - self.pushed.ready(n) for n in (first - 1, many)]
@@ -98,9 +102,12 @@ class StreamDecoder:
     @torch.inference_mode()
     def finish(self):
         """The rest of the waveform, `[batch, 1, n]`, all told hop_length samples a frame; then reset."""
-        wav = self._push(torch.empty(self.batch, self.model.n_q, 0, dtype=torch.long), last=True)
+        wav = self._push(self._no_codes(0), last=True)
         self.reset()
         return wav
+
+    def _no_codes(self, frames):
+        return torch.zeros(self.batch, self.model.n_q, frames, dtype=torch.long, device=self.device)
 
     def _push(self, codes, last):
         if not self.begun:
