@@ -16,13 +16,12 @@ import soundfile
 import torch
 
 from pscodec.bitstream import Reader, Writer, conceal
-from pscodec.data.audio import Resampler, audio_blocks, pcm16
-from pscodec.inference import OWN, PROMPT, silence
+from pscodec.data.audio import Resampler, audio_blocks, pcm16, silence
+from pscodec.inference import OWN, PIECE, PROMPT
 from pscodec.utils.errors import UserError
 from pscodec.utils.files import atomic_path
 
 PIPE = "-"
-BLOCK = 2.0  # seconds of a recording, read and coded at once
 BYTES = 1 << 14  # of a `.psc` file, read at once
 LARGEST_WAV = 4_000_000_000  # bytes; longer ones become RF64
 
@@ -39,7 +38,7 @@ def encode_file(coder, source, target, prompt=OWN, raw_rate=None):
             rate, length, blocks = raw_rate, None, _raw_blocks(stack.enter_context(_input(source)), raw_rate)
         else:
             file = stack.enter_context(_spooled_input()) if source == PIPE else None
-            rate, length, blocks = audio_blocks(source, BLOCK, file)
+            rate, length, blocks = audio_blocks(source, PIECE, file)
         if prompt is OWN and coder.model.takes_prompt:
             begun = _begin(blocks, PROMPT * rate)
             blocks = itertools.chain(begun, blocks)
@@ -199,9 +198,9 @@ def _wav_head(header):
 
 
 def _raw_blocks(file, rate):
-    """16-bit samples of `file`, as they come -> `[1, n]`, at most BLOCK seconds each."""
+    """16-bit samples of `file`, as they come -> `[1, n]`, at most PIECE seconds each."""
     rest = b""
-    while data := file.read1(2 * round(BLOCK * rate)):
+    while data := file.read1(2 * PIECE * rate):
         data = rest + data
         rest = data[len(data) // 2 * 2 :]
         samples = np.frombuffer(data, "<i2", len(data) // 2)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from pscodec.bitstream import Header, Stream
-from pscodec.data.audio import check_samples, load_audio, resample
+from pscodec.data.audio import as_wav, load_audio, resample, silence
 from pscodec.features import FBank, LogMel
 from pscodec.models.optimise import optimise
 from pscodec.profile import Profile, Vector, find_profile
@@ -27,7 +27,8 @@ from pscodec.utils.errors import UserError
 from pscodec.utils.hparams import build_only
 
 PROMPT = 30.0  # seconds of a prompt that are looked at: attention over hours would take them
-BATCH = 60.0  # seconds coded at once where several utterances are of one length
+BATCH = 60.0  # seconds coded at once, of one recording or of several of one length
+PIECE = 2  # seconds, of what is longer
 OWN = object()  # as a prompt: the recording itself
 FADE = 0.02  # seconds from speech to the silence of a lost stretch, and back
 
@@ -168,7 +169,7 @@ class Coder:
         if channels not in ("mix", "split"):
             raise ValueError(f"channels is mix or split, not {channels!r}")
         batch = _is_batch(wav)
-        items = [_signal(w) for w in wav] if batch else [_signal(wav)]
+        items = [as_wav(w) for w in wav] if batch else [as_wav(wav)]
         prompts = prompt if isinstance(prompt, list) else [prompt] * len(items)
         if len(prompts) != len(items):
             raise ValueError(f"{len(prompts)} prompts for {len(items)} recordings")
@@ -189,6 +190,10 @@ class Coder:
         """Codes `[K, T]` (numpy) of each of `wavs` `[1, L]` at the codec's rate."""
         codes = [None] * len(wavs)
         for group in self._groups([(-(-w.shape[-1] // self.model.hop_length),) for w in wavs]):
+            if wavs[group[0]].shape[-1] > BATCH * self.model.sample_rate:  # alone, and too long to be computed at once
+                pieces = self.encode_pieces(wavs[group[0]].split(PIECE * self.model.sample_rate, 1))
+                codes[group[0]] = np.concatenate([found for _, found in pieces], 1)
+                continue
             batch = torch.stack([self.model.pad(wavs[i][None])[0] for i in group])
             for i, found in zip(group, self.model.encode(batch.to(self.device)).cpu().numpy(), strict=True):
                 codes[i] = found
@@ -204,11 +209,17 @@ class Coder:
         streams = stream if isinstance(stream, list | tuple) else [stream]
         profiles = [profiles] if isinstance(profiles, str | Path | Profile) else profiles
         sides = [self.side(s.header, profiles) for s in streams]
-        codes = [self.codes(s.codes) for s in streams]
         wavs = [torch.zeros(1, 0)] * len(streams)
-        for group in self._groups([(c.shape[-1], *side) for c, side in zip(codes, sides, strict=True)]):
+        for group in self._groups([(s.codes.shape[1], *side) for s, side in zip(streams, sides, strict=True)]):
             side = {name: torch.cat([sides[i][name] for i in group]) for name in sides[group[0]]}
-            found = self.model.decode(torch.cat([codes[i] for i in group]), side).float().cpu()
+            first = streams[group[0]]
+            if first.codes.shape[1] > BATCH * self.model.frame_rate:
+                piece = round(PIECE * self.model.frame_rate)
+                blocks = np.split(first.codes, range(piece, first.codes.shape[1], piece), 1)
+                found = torch.cat(list(self.decode_pieces(blocks, side)), 1)[None]
+            else:
+                codes = torch.cat([self.codes(streams[i].codes) for i in group])
+                found = self.model.decode(codes, side).float().cpu()
             for i, wav in zip(group, found, strict=True):
                 wavs[i] = silence(wav[:, : streams[i].n_samples], 0, self.in_samples(streams[i].lost), self.fade)
         return wavs if isinstance(stream, list | tuple) else wavs[0]
@@ -272,18 +283,6 @@ class Coder:
                 yield from (indices[at : at + most] for at in range(0, len(indices), most))
 
 
-def silence(wav, at, lost, fade):
-    """`wav` `[1, n]`, samples from `at` on of a signal, silent in its stretches `lost` (pairs of samples), which fade
-    out and in over `fade` samples within them."""
-    for start, stop in lost:
-        a, b = max(start, at), min(stop, at + wav.shape[-1])
-        if a < b:
-            t = torch.arange(a, b, device=wav.device)
-            depth = torch.minimum(t - start, stop - 1 - t) + 1
-            wav[:, a - at : b - at] *= (1 - depth / fade).clamp(min=0)
-    return wav
-
-
 def _is_batch(wav):
     """Whether `wav` is several recordings: a list of anything but numbers, or `[B, C, L]`."""
     if isinstance(wav, list | tuple):
@@ -291,27 +290,8 @@ def _is_batch(wav):
     return wav.ndim == 3
 
 
-def _signal(wav):
-    """What users call a recording -> float32 `[C, L]` on the CPU, clipped to [-1, 1]."""
-    wav = torch.as_tensor(wav).detach().cpu()
-    if wav.dtype == torch.int16:
-        wav = wav / 32768
-    elif not wav.is_floating_point():
-        raise UserError(f"samples are floats in [-1, 1] or int16, not {str(wav.dtype).removeprefix('torch.')}")
-    wav = wav.float()
-    wav = wav[None] if wav.dim() == 1 else wav
-    if wav.dim() != 2:
-        raise UserError(f"a recording is [L] or [channels, L], not {list(wav.shape)}")
-    if wav.shape[-1] == 0:
-        raise UserError("an empty recording")
-    if len(wav) > wav.shape[-1]:
-        raise UserError(f"a recording is [channels, L]; {list(wav.shape)} has more channels than samples")
-    check_samples(wav)
-    return wav.clamp(-1, 1)
-
-
 def _mono(wav):
-    return _signal(wav).mean(0, keepdim=True)
+    return as_wav(wav).mean(0, keepdim=True)
 
 
 def _fingerprint(model):

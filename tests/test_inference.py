@@ -10,7 +10,7 @@ from conftest import make_experiment
 
 import pscodec
 from pscodec import bitstream
-from pscodec.inference import silence
+from pscodec.data.audio import silence
 from pscodec.profile import Vector
 from pscodec.types import Prompt
 from pscodec.utils.errors import UserError
@@ -106,6 +106,17 @@ def test_a_batch_of_different_lengths_equals_one_by_one(codec):
     assert codec.encode([], RATE) == [] and codec.decode([]) == []
     with pytest.raises(ValueError, match="1 prompts for 2"):
         codec.encode(wavs[:2], RATE, prompts[:1])
+
+
+def test_long_recordings_in_memory_are_coded_in_pieces(codec, monkeypatch):
+    monkeypatch.setattr("pscodec.inference.BATCH", 3.0)
+    wav = speech(7.01)
+    pieces = codec.encode(wav, RATE, PROMPT)
+    decoded = codec.decode(pieces)
+    monkeypatch.undo()
+    whole = codec.encode(wav, RATE, PROMPT)
+    assert pieces.n_samples == whole.n_samples and np.mean(pieces.codes != whole.codes) <= 0.005  # ties aside
+    assert (decoded - codec.decode(pieces)).abs().max() < 1e-4
 
 
 def test_prompts_of_every_kind_say_the_same(codec, tmp_path):

@@ -67,6 +67,26 @@ def check_samples(wav, where=""):
         raise UserError(f"{where}samples up to {loudest:.0f}, not scaled to [-1, 1]")
 
 
+def as_wav(wav):
+    """What users call a recording (array, tensor or list of numbers, `[L]` or `[C, L]`, floats in [-1, 1] or int16) ->
+    float32 `[C, L]` on the CPU, clipped to [-1, 1]. Raises UserError in one line for what is none."""
+    wav = torch.as_tensor(wav).detach().cpu()
+    if wav.dtype == torch.int16:
+        wav = wav / 32768
+    elif not wav.is_floating_point():
+        raise UserError(f"samples are floats in [-1, 1] or int16, not {str(wav.dtype).removeprefix('torch.')}")
+    wav = wav.float()
+    wav = wav[None] if wav.dim() == 1 else wav
+    if wav.dim() != 2:
+        raise UserError(f"a recording is [L] or [channels, L], not {list(wav.shape)}")
+    if wav.shape[-1] == 0:
+        raise UserError("an empty recording")
+    if len(wav) > wav.shape[-1]:
+        raise UserError(f"a recording is [channels, L]; {list(wav.shape)} has more channels than samples")
+    check_samples(wav)
+    return wav.clamp(-1, 1)
+
+
 def audio_blocks(path, seconds=10.0, file=None):
     """A recording piece by piece: `(sample_rate, n_samples, blocks)`, the blocks an iterator of `[1, n]` as
     `load_audio` reads them. `file`: it, open, if `path` is but a name. Raises UserError as `load_audio` does."""
@@ -190,3 +210,15 @@ class Resampler:
         start = max(0, n - self.context)
         self.held, self.skip = wav[..., start:].clone(), n - start
         return y
+
+
+def silence(wav, at, lost, fade):
+    """`wav` `[1, n]`, samples from `at` on of a signal, silent in its stretches `lost` (pairs of samples), which fade
+    out and in over `fade` samples within them."""
+    for start, stop in lost:
+        a, b = max(start, at), min(stop, at + wav.shape[-1])
+        if a < b:
+            t = torch.arange(a, b, device=wav.device)
+            depth = torch.minimum(t - start, stop - 1 - t) + 1
+            wav[:, a - at : b - at] *= (1 - depth / fade).clamp(min=0)
+    return wav
