@@ -24,7 +24,6 @@ from pscodec.losses.separation import EmbeddingLoss, SiSnrLoss
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.machine import best_precision, keep_memory
 
-
 LONG = 5.0  # seconds: a step of that length gains nothing from a larger batch
 
 
