@@ -1,66 +1,193 @@
-"""The `.psc` file: a header, the prompt as vectors, and codes in packets of about a second. Little endian throughout.
+"""The `.psc` file: a header with the speaker's side information, and codes in packets (pscodec/packets.py).
 
-    offset  size  what
-    0       4     "PSC1"
-    4       8     fingerprint of the model (first bytes of the SHA-256 of its weights)
-    12      4     sample rate, Hz                           uint32
-    16      2     hop length, samples a frame               uint16
-    18      1     codebooks a frame, K                      uint8
-    19      1     bits a code                               uint8
-    20      2     frames a packet                           uint16
-    22      8     samples of the signal                     uint64
-    30      1     number of side vectors                    uint8
-    then, for each side vector: name length (uint8), name (ASCII), dimension (uint16), values (float16)
-    then the CRC-32 of everything so far                    uint32
-    then the packets: codes of its frames, frame by frame, codebook by codebook, most significant bit first, padded
-    with zeros to whole bytes, and the CRC-32 of these bytes (uint32). The last packet holds what frames are left.
-
-Nothing in it is executed or unpickled, and what is read is bounded by the file's own size.
+docs/format.md describes every byte. Nothing in it is executed or unpickled, and what is read is bounded by the file's
+own size. A damaged header is refused; damaged packets cost the seconds that were in them, and a warning.
 """
 
 import struct
+import warnings
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from pscodec.packets import MOST_PAYLOAD, Layout, PacketReader, PacketWriter
+from pscodec.profile import MOST_BYTES, Fields, Vector, pack_side, pack_text
 from pscodec.utils.errors import UserError
 from pscodec.utils.files import atomic_path
 
-MAGIC = b"PSC1"
-_HEADER = struct.Struct("<4s8sIHBBHQB")
+SUFFIX = ".psc"
+MAGIC, VERSION = b"PSC", 2
+UNKNOWN = 0xFFFFFFFF  # samples of a signal that had not ended when its header was written
+MOST_SECONDS = 16  # of a packet: what a few bytes can claim to have lost is bounded by it
+MOST_NAME = 32  # bytes of the model's name
+SIDE_NONE, SIDE_VECTORS, SIDE_PROFILE = range(3)
+# magic, version, bytes of the header, model, sample rate, hop length, codebooks, bits, frames a packet, samples
+_FIXED = struct.Struct("<3sBH8sIHBBHI")
+_START = 6  # bytes until the header's length is known
 _CRC = struct.Struct("<I")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What must be known before the first packet. `side`: the prompt as quantized vectors, name -> profile.Vector, or
+    `profile`: the hash (8 bytes) of the `.psp` file that has them. `n_samples` is None where nobody knew it yet."""
+
+    sample_rate: int
+    hop_length: int
+    n_q: int
+    bits: int
+    fingerprint: bytes
+    model: str = ""
+    side: dict[str, Vector] = field(default_factory=dict)
+    profile: bytes | None = None
+    frames_per_packet: int = 75
+    n_samples: int | None = None
+
+    def pack(self):
+        """The header's bytes."""
+        self._check()
+        kind = SIDE_PROFILE if self.profile else SIDE_VECTORS if self.side else SIDE_NONE
+        body = pack_text(self.model, MOST_NAME) + bytes([kind]) + self._side()
+        size = _FIXED.size + len(body) + _CRC.size
+        if size > MOST_BYTES:
+            raise ValueError(f"{size} bytes of side information; a header holds {MOST_BYTES}")
+        n_samples = UNKNOWN if self.n_samples is None else min(self.n_samples, UNKNOWN)
+        shape = (self.sample_rate, self.hop_length, self.n_q, self.bits, self.frames_per_packet, n_samples)
+        data = _FIXED.pack(MAGIC, VERSION, size, self.fingerprint, *shape) + body
+        return data + _CRC.pack(zlib.crc32(data))
+
+    def _side(self):
+        return self.profile or (pack_side(self.side) if self.side else b"")
+
+    def sizes(self, frames):
+        """Of a file with so many frames: bytes of `codes` alone, of the `side` information, of the `container` around
+        both, and in `total`."""
+        head, side = self.pack(), len(self._side())
+        codes, more = self.layout(head).sizes(frames)
+        container = len(head) - side + more
+        return {"codes": codes, "side": side, "container": container, "total": codes + side + container}
+
+    @classmethod
+    def unpack(cls, data):
+        """The header at the beginning of `data` and its length in bytes; (None, 0) if more bytes are needed.
+
+        Raises ValueError in one line for damaged or foreign data.
+        """
+        if data[:3] != MAGIC[: len(data)]:
+            raise ValueError("not a .psc file")
+        if len(data) > 3 and data[3] != VERSION:
+            raise ValueError(f"a .psc file of version {data[3]}; this program knows version {VERSION}")
+        if len(data) < _START:
+            return None, 0
+        size = int.from_bytes(data[4:6], "little")
+        if size < _FIXED.size + 2 + _CRC.size:
+            raise ValueError("damaged header")
+        if len(data) < size:
+            return None, 0
+        data = bytes(data[:size])
+        if _CRC.unpack(data[-_CRC.size :])[0] != zlib.crc32(data[: -_CRC.size]):
+            raise ValueError("damaged header (checksum)")
+        return cls._parse(data), size
+
+    @classmethod
+    def _parse(cls, data):
+        _, _, _, fingerprint, *shape, n_samples = _FIXED.unpack_from(data)
+        sample_rate, hop_length, n_q, bits, frames_per_packet = shape
+        fields = Fields(data[: -_CRC.size], _FIXED.size)
+        model, kind = fields.text(), fields.byte()
+        side = fields.side() if kind == SIDE_VECTORS else {}
+        profile = fields.take(8) if kind == SIDE_PROFILE else None
+        header = cls(sample_rate, hop_length, n_q, bits, fingerprint, model, side, profile, frames_per_packet)
+        if kind > SIDE_PROFILE or fields.at != len(data) - _CRC.size:
+            raise ValueError("malformed header")
+        header._check()
+        return replace(header, n_samples=None if n_samples == UNKNOWN else n_samples)
+
+    def _check(self):
+        counts = self.sample_rate and self.hop_length and self.n_q and self.frames_per_packet
+        if not counts or not 1 <= self.bits <= 24 or not self.model.isprintable():
+            raise ValueError("malformed header")
+        if self.n_q * self.bits * self.frames_per_packet > 8 * MOST_PAYLOAD:
+            raise ValueError(f"malformed header: more than {MOST_PAYLOAD} bytes of codes a packet")
+        if self.frames_per_packet * self.hop_length > MOST_SECONDS * self.sample_rate:
+            raise ValueError(f"malformed header: more than {MOST_SECONDS} s a packet")
+
+    def layout(self, packed):
+        """The `packets.Layout` behind this header, of which `packed` are the bytes."""
+        (key,) = _CRC.unpack(packed[-_CRC.size :])
+        return Layout(self.n_q, self.bits, self.frames_per_packet, self.hop_length, key)
 
 
 @dataclass
 class Stream:
-    """What a `.psc` file holds: `codes` `[K, T]` int64, `side` name -> float16 `[D]`, and how to read them."""
+    """What a `.psc` file holds: `codes` `[K, T]` int64 of `n_samples` samples, under a `header`.
 
+    `lost`: the stretches `(start, stop)` of frames that could not be read; there `codes` repeats its neighbours, and
+    decoders are silent. `damage` says in words what was wrong with the file.
+    """
+
+    header: Header
     codes: np.ndarray
     n_samples: int
-    sample_rate: int
-    hop_length: int
-    bits: int
-    fingerprint: bytes
-    side: dict[str, np.ndarray] = field(default_factory=dict)
-    frames_per_packet: int = 75
+    lost: list[tuple[int, int]] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
 
     @property
     def seconds(self):
-        return self.n_samples / self.sample_rate
+        return self.n_samples / self.header.sample_rate
 
     def sizes(self):
-        """Bytes of `codes` alone, of the `side` vectors, and of the `total` file, container included."""
-        k, t = self.codes.shape
-        packets = [min(self.frames_per_packet, t - i) for i in range(0, t, self.frames_per_packet)]
-        codes = sum(-(-k * self.bits * n // 8) for n in packets)
-        side = sum(1 + len(name) + 2 + 2 * len(vector) for name, vector in self.side.items())
-        return {
-            "codes": codes,
-            "side": side,
-            "total": _HEADER.size + side + _CRC.size + codes + _CRC.size * len(packets),
-        }
+        """Bytes of its parts, see `Header.sizes`."""
+        return self.header.sizes(self.codes.shape[1])
+
+
+class Writer:
+    """A stream as bytes, while its codes come: `begin()`, `push(codes)` ..., `finish(n_samples)`."""
+
+    def __init__(self, header):
+        self._head = header.pack()
+        self._packets = PacketWriter(header.layout(self._head))
+        self.push, self.finish = self._packets.push, self._packets.finish
+
+    def begin(self):
+        return self._head
+
+
+class Reader:
+    """A stream from bytes, while they come: `push(data)` and `finish()` return lists of `packets.Packet`.
+
+    `header` is None until it has come whole, `n_samples` until the end has. Both raise ValueError, in one line, for
+    what is not a `.psc` file or has a damaged header; other damage is told in `damage`.
+    """
+
+    def __init__(self):
+        self.header, self._packets, self._begun = None, None, bytearray()
+
+    def push(self, data):
+        if self.header is not None:
+            return self._packets.push(data)
+        self._begun += data
+        self.header, size = Header.unpack(self._begun)
+        if self.header is None:
+            return []
+        layout = self.header.layout(self._begun[:size])
+        self._packets = PacketReader(layout, self.header.sample_rate)
+        return self._packets.push(self._begun[size:])
+
+    def finish(self):
+        if self.header is None:
+            raise ValueError("it ends within its header" if self._begun else "empty file")
+        return self._packets.finish(self.header.n_samples)
+
+    @property
+    def n_samples(self):
+        return self._packets and self._packets.n_samples
+
+    @property
+    def damage(self):
+        return self._packets.damage if self._packets else []
 
 
 def write(path, stream):
@@ -70,93 +197,53 @@ def write(path, stream):
 
 
 def read(path):
-    """Read the `Stream` of `path`. Raises UserError, naming the file, for anything that is not a whole `.psc` file."""
+    """Read the `Stream` of `path`; damaged packets cost what is in them and a Python warning.
+
+    Raises UserError, naming the file, for anything that is not a `.psc` file or whose header is damaged.
+    """
     try:
-        data = Path(path).read_bytes()
+        stream = unpack(Path(path).read_bytes())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    try:
-        return unpack(data)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
+    for line in stream.damage:
+        warnings.warn(f"{path}: {line}", stacklevel=2)
+    return stream
 
 
 def pack(stream):
     """The bytes of `stream`."""
-    codes = np.asarray(stream.codes)
-    k, frames = codes.shape
-    if codes.size and (codes.min() < 0 or codes.max() >= 1 << stream.bits):
-        raise ValueError(f"codes outside 0..{(1 << stream.bits) - 1}")
-    head = _HEADER.pack(
-        MAGIC,
-        stream.fingerprint,
-        stream.sample_rate,
-        stream.hop_length,
-        k,
-        stream.bits,
-        stream.frames_per_packet,
-        stream.n_samples,
-        len(stream.side),
-    )
-    for name, vector in stream.side.items():
-        head += struct.pack("<B", len(name)) + name.encode("ascii") + struct.pack("<H", len(vector))
-        head += np.asarray(vector, "<f2").tobytes()
-    parts = [head, _CRC.pack(zlib.crc32(head))]
-    for start in range(0, frames, stream.frames_per_packet):
-        payload = pack_codes(codes[:, start : start + stream.frames_per_packet], stream.bits)
-        parts += [payload, _CRC.pack(zlib.crc32(payload))]
-    return b"".join(parts)
+    writer = Writer(replace(stream.header, n_samples=stream.n_samples))
+    return writer.begin() + writer.push(np.asarray(stream.codes)) + writer.finish(stream.n_samples)
 
 
 def unpack(data):
-    """The `Stream` of bytes `data`. Raises ValueError in one line for damaged, truncated or foreign data."""
-    if len(data) < _HEADER.size or data[:4] != MAGIC:
-        raise ValueError("not a .psc file")
-    _, fingerprint, sample_rate, hop_length, k, bits, per_packet, n_samples, n_side = _HEADER.unpack_from(data)
-    if not (sample_rate and hop_length and k and 1 <= bits <= 24 and per_packet):
-        raise ValueError("damaged header")
-    at, side = _HEADER.size, {}
-    try:
-        for _ in range(n_side):
-            length = data[at]
-            name = data[at + 1 : at + 1 + length].decode("ascii")
-            (dim,) = struct.unpack_from("<H", data, at + 1 + length)
-            at += 3 + length
-            side[name] = np.frombuffer(data, "<f2", dim, at)
-            at += 2 * dim
-        (crc,) = _CRC.unpack_from(data, at)
-    except (IndexError, struct.error, UnicodeDecodeError, ValueError):
-        raise ValueError("damaged header") from None
-    if crc != zlib.crc32(data[:at]):
-        raise ValueError("damaged header (checksum)")
-    at += _CRC.size
-
-    frames = max(1, -(-n_samples // hop_length))
-    packets, rest = divmod(frames, per_packet)
-    sizes = [per_packet] * min(packets, len(data)) + ([rest] if rest else [])  # a hostile count costs no memory
-    expected = at + sum(-(-k * bits * n // 8) + _CRC.size for n in sizes)
-    if packets > len(data) or expected != len(data):
-        raise ValueError(
-            f"{len(data)} bytes where the header promises {n_samples / sample_rate:.2f} s of {k} codes a frame"
-        )
-    codes = []
-    for number, n in enumerate(sizes):
-        payload = data[at : at + -(-k * bits * n // 8)]
-        at += len(payload)
-        if _CRC.unpack_from(data, at)[0] != zlib.crc32(payload):
-            raise ValueError(f"packet {number} is damaged (checksum)")
-        at += _CRC.size
-        codes.append(unpack_codes(payload, k, n, bits))
-    return Stream(np.concatenate(codes, 1), n_samples, sample_rate, hop_length, bits, fingerprint, side, per_packet)
+    """The `Stream` of bytes `data`. Raises ValueError in one line for a damaged header or foreign data."""
+    reader = Reader()
+    packets = reader.push(data) + reader.finish()
+    codes = [np.zeros((reader.header.n_q, 0), np.int64)]
+    lost, at = [], 0
+    for i, packet in enumerate(packets):
+        if packet.codes is None:
+            lost.append((at, at + packet.frames))
+            after = packets[i + 1].codes  # a lost stretch is known by what follows it
+            codes.append(conceal(packet.frames, codes[-1], after))
+        else:
+            codes.append(packet.codes)
+        at += packet.frames
+    return Stream(reader.header, np.concatenate(codes, 1), reader.n_samples, lost, reader.damage)
 
 
-def pack_codes(codes, bits):
-    """Codes `[K, T]` -> ceil(K * T * bits / 8) bytes."""
-    shifts = np.arange(bits - 1, -1, -1)
-    return np.packbits((codes.T[..., None] >> shifts & 1).astype(np.uint8).ravel()).tobytes()
-
-
-def unpack_codes(payload, k, frames, bits):
-    """The inverse of `pack_codes`: int64 `[k, frames]`."""
-    digits = np.unpackbits(np.frombuffer(payload, np.uint8), count=k * frames * bits).reshape(frames, k, bits)
-    return (digits.astype(np.int64) << np.arange(bits - 1, -1, -1)).sum(-1).T
+def conceal(frames, before, after):
+    """Codes `[K, frames]` for a lost stretch: its first half repeats the last frame of `before`, the rest the first of
+    `after` (either may be empty), so that what is decoded beside the stretch has speech around it."""
+    before, after = before[:, -1:], after[:, :1]
+    if not before.shape[1]:
+        before = after
+    if not after.shape[1]:
+        after = before
+    if not before.shape[1]:  # a stream of which nothing else is left
+        before = after = np.zeros((len(before), 1), np.int64)
+    half = frames // 2
+    return np.concatenate([np.repeat(before, half, 1), np.repeat(after, frames - half, 1)], 1)

@@ -1,45 +1,73 @@
-"""A trained codec in use: an experiment folder becomes something that codes speech."""
+"""A trained codec in use: an experiment folder becomes something that codes speech.
+
+    codec = pscodec.load_codec("exp/pscodec_base_mini")
+    stream = codec.encode(wav, sample_rate, prompt="alice.wav")
+    wav = codec.decode(stream)
+
+pscodec/files.py does the same with files of any length.
+"""
 
 import hashlib
 import math
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from pscodec.bitstream import Stream
-from pscodec.data.audio import resample
+from pscodec.bitstream import Header, Stream
+from pscodec.data.audio import as_wav, load_audio, resample, silence
 from pscodec.features import FBank, LogMel
+from pscodec.models.optimise import optimise
+from pscodec.profile import Profile, Vector, find_profile
+from pscodec.streaming import StreamDecoder, StreamEncoder
 from pscodec.types import Prompt
 from pscodec.utils.checkpoint import load_weights
 from pscodec.utils.errors import UserError
 from pscodec.utils.hparams import build_only
 
+PROMPT = 30.0  # seconds of a prompt that are looked at: attention over hours would take them
+BATCH = 60.0  # seconds coded at once, of one recording or of several of one length
+PIECE = 2  # seconds, of what is longer
+OWN = object()  # as a prompt: the recording itself
+FADE = 0.02  # seconds from speech to the silence of a lost stretch, and back
 
-def load_codec(exp, which="best", device="cpu"):
+
+def load_codec(exp, which="best", device="cpu", precision="fp32"):
     """The `Coder` of experiment folder `exp`, of its `best` (lowest validation score) or `last` checkpoint.
 
-    Builds the codec alone: no discriminators, no optimizers, no training data. Raises UserError in one line.
+    Builds the codec alone: no discriminators, no optimizers, no training data. `precision`: `fp32`, `bf16`, or `auto`,
+    bf16 where `device` computes it natively. Made for use (models/optimise): neither to train nor to save. Raises
+    UserError in one line.
     """
     exp = Path(exp)
     if not (exp / "hyperparams.yaml").is_file():
         raise UserError(f"{exp}: no hyperparams.yaml, so not an experiment")
     model = build_only((exp / "hyperparams.yaml").read_text(encoding="utf-8"), "codec")
     meta = load_weights(exp, {"codec": model}, which)
-    return Coder(model.eval().to(device), meta)
+    fingerprint = _fingerprint(model)
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is none
+        raise UserError(f"device {device}: {str(error).splitlines()[0]}") from None
+    return Coder(optimise(model.eval(), precision), meta, exp.resolve().name, fingerprint)
 
 
 class Coder:
-    """Wraps a `Codec` for whole utterances. `meta` says which checkpoint it is (step, score)."""
+    """Wraps a `Codec` for recordings. `meta` says which checkpoint it is (step, score), `name` is for people."""
 
-    def __init__(self, model, meta=None):
-        self.model, self.meta = model, meta or {}
+    def __init__(self, model, meta=None, name="", fingerprint=None):
+        self.model, self.meta, self.name = model, meta or {}, name
         self.device = next(model.parameters()).device
-        self.fingerprint = _fingerprint(model)
-        self.bits = math.ceil(math.log2(model.codebook_size))
+        self.fingerprint = fingerprint or _fingerprint(model)
+        self.bits = max(1, math.ceil(math.log2(model.codebook_size)))
         self._fbank, self._mel = FBank(), LogMel(model.sample_rate)
 
+    # ---- the speaker
+
     def prompt(self, wav, sample_rate):
-        """The `Prompt` of an utterance `wav` `[1, L]`. Raises UserError below 25 ms."""
+        """The `Prompt` of an utterance `wav` (see `encode`), of its first 30 s. Raises UserError below 25 ms."""
+        wav = _mono(wav)[:, : round(PROMPT * sample_rate)]
         if wav.shape[-1] < 0.025 * sample_rate:
             raise UserError("a prompt must be at least 25 ms long")
         fbank = self._fbank(resample(wav, sample_rate, FBank.sample_rate))
@@ -47,30 +75,225 @@ class Coder:
         return Prompt(fbank=fbank[None], mel=mel)
 
     @torch.inference_mode()
-    def encode(self, wav, sample_rate, prompt):
-        """`wav` `[1, L]` and the speaker's `prompt` (types.Prompt; None: without one) -> bitstream.Stream."""
-        wav = resample(wav, sample_rate, self.model.sample_rate)
-        codes = self.model.encode(wav[None].to(self.device))[0]
-        side = self.model.side(prompt and prompt.to(self.device))
-        side = {name: z.flatten().half().cpu().numpy() for name, z in side.items()}
-        return Stream(
-            codes.cpu().numpy(),
-            wav.shape[-1],
-            self.model.sample_rate,
-            self.model.hop_length,
-            self.bits,
-            self.fingerprint,
-            side,
+    def enroll(self, *prompts):
+        """A speaker's `profile.Profile`: the mean of the vectors of `prompts`, each as in `encode`, quantized."""
+        if not self.model.takes_prompt:
+            raise UserError(f"{self._this} takes no prompt, so it has no speaker profiles")
+        recordings = [load_audio(p) if isinstance(p, str | Path) else p for p in prompts]
+        sides = [self._vectors(p) for p in recordings]
+        means = {name: torch.stack([side[name] for side in sides]).mean(0) for name in sides[0]}
+        seconds = sum(_mono(p[0]).shape[-1] / p[1] for p in recordings if isinstance(p, tuple))
+        return Profile(
+            {k: Vector.of(v.numpy()) for k, v in means.items()}, self.fingerprint, self.name, len(prompts), seconds
         )
 
+    def _vectors(self, prompt):
+        """Side vectors `[D]`, name -> float32 tensor, of a Prompt, a path or (wav, sample rate)."""
+        if isinstance(prompt, str | Path):
+            prompt = load_audio(prompt)
+        if not isinstance(prompt, Prompt):
+            prompt = self.prompt(*prompt)
+        return {k: z.flatten().float().cpu() for k, z in self.model.side(prompt.to(self.device)).items()}
+
     @torch.inference_mode()
-    def decode(self, stream):
-        """bitstream.Stream -> `wav` `[1, n_samples]` at the codec's rate. UserError for another model's stream."""
-        if stream.fingerprint != self.fingerprint:
-            raise UserError(f"coded by model {stream.fingerprint.hex()}, this is model {self.fingerprint.hex()}")
-        codes = torch.from_numpy(stream.codes).to(self.device)[None]
-        side = {k: torch.from_numpy(v.copy()).float().to(self.device)[None, :, None] for k, v in stream.side.items()}
-        return self.model.decode(codes, side, stream.n_samples)[0].cpu()
+    def header(self, prompt, n_samples=None):
+        """The `bitstream.Header` of a stream of this model, with a prompt as in `encode`, but for OWN."""
+        side, profile = {}, None
+        if isinstance(prompt, Profile):
+            self._check_model(prompt, "enrolled")
+            profile = prompt.hash
+        elif prompt is not None and self.model.takes_prompt:
+            side = {name: Vector.of(z.numpy()) for name, z in self._vectors(prompt).items()}
+        second = max(1, round(self.model.frame_rate))
+        return Header(*self._shape, self.fingerprint, self.name, side, profile, second, n_samples)
+
+    def side(self, header, profiles=()):
+        """What the decoder needs of the speaker, name -> `[1, D, 1]`, from a header and Profiles, or files and folders
+        to look for one in. Raises UserError: another model's stream, a profile that is not there, a wrong shape."""
+        self._check_model(header, "coded")
+        if (header.sample_rate, header.hop_length, header.n_q, header.bits) != self._shape:
+            raise UserError(f"malformed header: frames that are not those of {self._this}")
+        side = header.side
+        if header.profile is not None:
+            known = [p for p in profiles if isinstance(p, Profile) and p.hash == header.profile]
+            paths = [p for p in profiles if not isinstance(p, Profile)]
+            profile = known[0] if known else find_profile(header.profile, paths)
+            self._check_model(profile, "enrolled")
+            side = profile.side
+        sizes = {name: len(vector.levels) for name, vector in side.items()}
+        if sizes and sizes != {name: z.shape[1] for name, z in self.silent_side.items()}:
+            raise UserError(f"malformed header: side information that is not that of {self._this}")
+        return {name: torch.from_numpy(v.floats())[None, :, None].to(self.device) for name, v in side.items()}
+
+    @cached_property
+    def silent_side(self):
+        """What `side` would be of a second of silence: the vectors that there are, and their sizes."""
+        if not self.model.takes_prompt:
+            return {}
+        with torch.inference_mode():
+            return self.model.side(self.prompt(torch.zeros(1, 16000), 16000).to(self.device))
+
+    @property
+    def _shape(self):
+        return self.model.sample_rate, self.model.hop_length, self.model.n_q, self.bits
+
+    def _check_model(self, thing, verb):
+        if thing.fingerprint != self.fingerprint:
+            theirs = f"{thing.model or 'a model without a name'} ({thing.fingerprint.hex()})"
+            raise UserError(f"{verb} by model {theirs}; this is {self._this}")
+
+    @property
+    def _this(self):
+        return f"{self.name or 'a model without a name'} ({self.fingerprint.hex()})"
+
+    # ---- coding
+
+    @torch.inference_mode()
+    def encode(self, wav, sample_rate, prompt=OWN, channels="mix"):
+        """A recording, or a list of them -> `bitstream.Stream`, or a list of those.
+
+        `wav`: numpy array, tensor or list of numbers at `sample_rate` Hz (any), `[L]`, `[1, L]` or `[C, L]`; floats in
+        [-1, 1], or int16. A list of these, or `[B, C, L]`, is a batch; lengths may differ, and each item is coded as
+        if alone: only items of equally many frames are computed together, for a shorter one padded among longer ones
+        would hear its padding through the biases of every layer.
+        `channels`: `mix` averages them to mono, as reading a file does; `split` codes each as a recording of its own
+        and gives a list of `C` streams for each item, for channels that hold different speakers.
+        `prompt`: of the speaker, (wav, sample rate), the path of a recording, a types.Prompt, or a Profile, to which
+        the stream then refers by its hash; for a batch one for all or a list. OWN: each recording is its own prompt,
+        by its first 30 s; None: nothing is sent of the speaker. Codecs without prompts pay no heed.
+        Raises UserError: empty, NaN, not scaled to [-1, 1], too short to be a prompt, a profile of another model.
+        """
+        if channels not in ("mix", "split"):
+            raise ValueError(f"channels is mix or split, not {channels!r}")
+        batch = _is_batch(wav)
+        items = [as_wav(w) for w in wav] if batch else [as_wav(wav)]
+        prompts = prompt if isinstance(prompt, list) else [prompt] * len(items)
+        if len(prompts) != len(items):
+            raise ValueError(f"{len(prompts)} prompts for {len(items)} recordings")
+        items = [item if channels == "split" else item.mean(0, keepdim=True) for item in items]
+        shared = None if prompt is OWN or isinstance(prompt, list) else self.header(prompt)
+        headers = [
+            [shared or self.header((row, sample_rate) if p is OWN else p) for row in item]
+            for item, p in zip(items, prompts, strict=True)
+        ]
+        rows = [resample(row[None], sample_rate, self.model.sample_rate) for item in items for row in item]
+        codes = iter(self._codes(rows))
+        lengths = iter(row.shape[-1] for row in rows)
+        streams = [[Stream(header, next(codes), next(lengths)) for header in item] for item in headers]
+        streams = [item if channels == "split" else item[0] for item in streams]
+        return streams if batch else streams[0]
+
+    def _codes(self, wavs):
+        """Codes `[K, T]` (numpy) of each of `wavs` `[1, L]` at the codec's rate."""
+        codes = [None] * len(wavs)
+        for group in self._groups([(-(-w.shape[-1] // self.model.hop_length),) for w in wavs]):
+            if wavs[group[0]].shape[-1] > BATCH * self.model.sample_rate:  # alone, and too long to be computed at once
+                pieces = self.encode_pieces(wavs[group[0]].split(PIECE * self.model.sample_rate, 1))
+                codes[group[0]] = np.concatenate([found for _, found in pieces], 1)
+                continue
+            batch = torch.stack([self.model.pad(wavs[i][None])[0] for i in group])
+            for i, found in zip(group, self.model.encode(batch.to(self.device)).cpu().numpy(), strict=True):
+                codes[i] = found
+        return codes
+
+    def decode(self, stream, profiles=()):
+        """A `bitstream.Stream` -> `wav` `[1, n_samples]`, float32, at the codec's rate; a list -> a list.
+
+        `profiles`: Profiles, or files and folders, among which those are that streams refer to. What a damaged file
+        lost is silent here. Raises UserError for another model's stream and a profile that is missing.
+        """
+        streams = stream if isinstance(stream, list | tuple) else [stream]
+        profiles = [profiles] if isinstance(profiles, str | Path | Profile) else profiles
+        sides = [self.side(s.header, profiles) for s in streams]
+        with torch.inference_mode():
+            wavs = self._decode(streams, sides)
+        wavs = [wav.clone() for wav in wavs]  # tensors like any other
+        return wavs if isinstance(stream, list | tuple) else wavs[0]
+
+    def _decode(self, streams, sides):
+        wavs = [torch.zeros(1, 0)] * len(streams)
+        for group in self._groups([(s.codes.shape[1], *side) for s, side in zip(streams, sides, strict=True)]):
+            side = {name: torch.cat([sides[i][name] for i in group]) for name in sides[group[0]]}
+            first = streams[group[0]]
+            if first.codes.shape[1] > BATCH * self.model.frame_rate:
+                piece = round(PIECE * self.model.frame_rate)
+                blocks = np.split(first.codes, range(piece, first.codes.shape[1], piece), 1)
+                found = torch.cat(list(self.decode_pieces(blocks, side)), 1)[None]
+            else:
+                codes = torch.cat([self.codes(streams[i].codes) for i in group])
+                found = self.model.decode(codes, side).float().cpu()
+            for i, wav in zip(group, found, strict=True):
+                wavs[i] = silence(wav[:, : streams[i].n_samples], 0, self.in_samples(streams[i].lost), self.fade)
+        return wavs
+
+    @torch.inference_mode()
+    def encode_pieces(self, wavs):
+        """Blocks `[1, n]` of a recording at the codec's rate -> pairs of each and the codes `[K, t]` (numpy) that it
+        completes; the last pair has an empty block. A codec that cannot be streamed answers only then."""
+        stream, whole = self._streamed(StreamEncoder), []
+        for wav in wavs:
+            if stream:
+                codes = stream.push(wav[None].to(self.device))[0].cpu().numpy()
+            else:
+                whole.append(wav)
+                codes = np.zeros((self.model.n_q, 0), np.int64)
+            yield wav, codes
+        codes = stream.finish() if stream else self.model.encode(torch.cat(whole, 1)[None].to(self.device))
+        yield torch.zeros(1, 0), codes[0].cpu().numpy()
+
+    @torch.inference_mode()
+    def decode_pieces(self, codes, side):
+        """Blocks of codes `[K, t]` (numpy) -> waveforms `[1, n]`, float32, as they are completed."""
+        stream, blocks = self._streamed(StreamDecoder, side), map(self.codes, codes)
+        if stream is None:
+            whole = list(blocks)
+            yield self.model.decode(torch.cat(whole, -1), side)[0].float().cpu() if whole else torch.zeros(1, 0)
+            return
+        for block in blocks:
+            yield stream.push(block)[0].float().cpu()
+        yield stream.finish()[0].float().cpu()
+
+    def _streamed(self, kind, *args):
+        """A StreamEncoder or StreamDecoder, None for a codec that refuses."""
+        try:
+            return kind(self.model, *args)
+        except UserError:
+            return None
+
+    def codes(self, codes):
+        """Codes `[K, t]` (numpy), as they were read -> `[1, K, t]` for the model; UserError if it has no such entry."""
+        if codes.size and codes.max() >= self.model.codebook_size:
+            raise UserError(f"code {codes.max()} in a codebook of {self.model.codebook_size}")
+        return torch.from_numpy(codes).to(self.device)[None]
+
+    def in_samples(self, lost):
+        return [(start * self.model.hop_length, stop * self.model.hop_length) for start, stop in lost]
+
+    @property
+    def fade(self):
+        return round(FADE * self.model.sample_rate)
+
+    def _groups(self, kinds):
+        """Indices of items of one kind (its frames, and what else must agree), together as many as make BATCH seconds;
+        empty ones left out."""
+        alike = {}
+        for i, kind in enumerate(kinds):
+            alike.setdefault(kind, []).append(i)
+        for (n, *_), indices in alike.items():
+            most = max(1, int(BATCH * self.model.frame_rate / max(1, n)))
+            if n:
+                yield from (indices[at : at + most] for at in range(0, len(indices), most))
+
+
+def _is_batch(wav):
+    """Whether `wav` is several recordings: a list of anything but numbers, or `[B, C, L]`."""
+    if isinstance(wav, list | tuple):
+        return len(wav) == 0 or not isinstance(wav[0], int | float | np.number)
+    return wav.ndim == 3
+
+
+def _mono(wav):
+    return as_wav(wav).mean(0, keepdim=True)
 
 
 def _fingerprint(model):

@@ -51,3 +51,39 @@ def mini_corpus(downloads):
     """The mini corpus, real speech: `downloads/mini`, speaker folders of 16 kHz audio."""
     fetch("download.py", "--corpus", "mini", "--downloads", downloads, "--no-campplus")
     return downloads / "mini"
+
+
+TINY = {
+    "latent_dim": 32,
+    "width": 4,
+    "decoder_width": 32,
+    "kernels": [3],
+    "dilations": [1],
+    "melp_width": 32,
+    "melp_blocks": 1,
+    "codebook_size": 64,
+    "kmeans_steps": 0,
+}
+
+
+def make_experiment(folder, seed=0, **options):
+    """An experiment folder as training leaves it, of a tiny PSCodec with random weights."""
+    from pscodec.utils.checkpoint import AtomicCheckpointer
+    from pscodec.utils.hparams import build_only, compose, resolve
+
+    conf = ROOT / "recipes/LibriTTS/codec/conf"
+    text = resolve(compose(conf / "pscodec_base.yaml", [conf / "presets/mini.yaml"]), TINY | options)
+    torch.manual_seed(seed)
+    model = build_only(text, "codec").eval()
+    for codebook in model.quantizer.codebooks:
+        torch.nn.init.normal_(codebook.entries)  # spread out, so that codes differ and none is nearly another
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "hyperparams.yaml").write_text(text)
+    AtomicCheckpointer(folder / "save", {"codec": model}).save_checkpoint({"step": 1, "score": 1.0})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_exp(tmp_path_factory):
+    """An experiment folder whose codec is tiny and untrained."""
+    return make_experiment(tmp_path_factory.mktemp("exp") / "tiny")

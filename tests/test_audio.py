@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from pscodec.data.audio import Pipe, load_audio, recording_seconds, resample, save_audio
+from pscodec.data.audio import Pipe, Resampler, load_audio, recording_seconds, resample, save_audio
 from pscodec.utils.errors import UserError
 
 
@@ -165,3 +165,23 @@ def test_pipes_run_only_when_marked(ramp):
         load_audio(f"cat '{ramp}' |")
     with pytest.raises(UserError, match="status 3"):
         load_audio(Pipe("exit 3 |"))
+
+
+@pytest.mark.parametrize(("orig", "new"), [(16000, 24000), (44100, 24000), (48000, 24000), (24000, 24000)])
+@pytest.mark.parametrize("piece", [1, 700, 5000, 100000])
+def test_resampling_in_pieces_equals_resampling_the_whole(orig, new, piece):
+    wav = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 20011)).astype(np.float32))
+    wav = wav[:, :3000] if piece == 1 else wav
+    resampler = Resampler(orig, new)
+    parts = [resampler.push(part) for part in wav.split(piece, 1)] + [resampler.push(wav[:, :0], last=True)]
+    whole = resample(wav, orig, new)
+    joined = torch.cat(parts, 1)
+    assert joined.shape == whole.shape and torch.allclose(joined, whole, atol=1e-5)
+    if 1 < piece < 20000:
+        assert parts[1].shape[1] > 0 or piece < 800  # it does not wait for the end
+
+
+def test_rates_that_no_speech_has_are_refused():
+    for rates in ((1, 24000), (24000, 2_000_000), (24000, 44101)):
+        with pytest.raises(UserError, match="cannot resample"):
+            resample(torch.zeros(1, 10), *rates)

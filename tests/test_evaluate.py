@@ -40,7 +40,7 @@ def decoded(tmp_path):
             wav = wav + level * torch.randn(wav.shape, generator=noise)
             save_audio(exp / "decode" / folder / "wav" / f"{u.utt}.wav", wav, RATE)
             codes = torch.arange(-(-wav.shape[-1] // 320)).numpy()[None] % 4
-            stream = bitstream.Stream(codes, wav.shape[-1], RATE, 320, 9, b"12345678")
+            stream = bitstream.Stream(bitstream.Header(RATE, 320, 1, 9, b"12345678"), codes, wav.shape[-1])
             bitstream.write(exp / "decode" / folder / "psc" / f"{u.utt}.psc", stream)
             rows.append(f"{u.utt}\t{u.duration}\t100\t2048\t2200")
         (exp / "decode" / folder / "bits.tsv").write_text("\n".join(rows) + "\n")

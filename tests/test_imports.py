@@ -15,7 +15,9 @@ MAY_IMPORT = {
     "utils": set(),
     "features": GROUND,
     "layers": GROUND,
-    "bitstream": GROUND,
+    "profile": GROUND,
+    "packets": GROUND,
+    "bitstream": GROUND | {"packets", "profile"},
     "data.audio": GROUND | {"features"},
     "data.kaldi": GROUND | {"features", "data.audio"},
     "data": PARTS,
@@ -27,9 +29,11 @@ MAY_IMPORT = {
     "models": GROUND | {"layers", "quantizers", "prompts"},
     "downstream": GROUND | {"models.base", "layers"},
     "brains": GROUND | {"features", "metrics"},
-    "inference": GROUND | {"models", "bitstream", "features", "data.audio"},
+    "streaming": GROUND | {"models", "layers"},
+    "inference": GROUND | {"models", "bitstream", "profile", "streaming", "features", "data.audio"},
+    "files": GROUND | {"inference", "bitstream", "data.audio"},
 }
-TOP = {"bin", "cli"}  # anything
+TOP = {"bin", "cli", "commands"}  # anything
 
 
 def unit_of(module):

@@ -8,6 +8,8 @@ with the prompt of another speaker (SPLIT.wrong_prompt): what is lost shows what
 among --prompts is also decoded with the prompts that --conditions lists: from the same utterance (own_prompt), N
 seconds of the normal one (prompt_Ns), of another speaker (wrong_prompt), white noise of the normal one's length and
 level (noise_prompt), none at all (no_prompt: nothing is sent, zeros are added).
+
+Every file carries its prompt's vectors, 8 bits a number, as files between strangers would; `side_bytes` counts them.
 """
 
 import argparse

@@ -13,6 +13,8 @@ import torchaudio
 from pscodec.utils.errors import UserError
 from pscodec.utils.files import atomic_path
 
+SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".rf64", ".caf", ".sph"}
+MOST_TAPS = 30_000_000  # numbers in a resampling filter, about 0.5 GB while it is made
 LOUDEST = 8.0  # a float file may pass 1.0 a little; beyond this its samples are not scaled to [-1, 1] at all
 
 
@@ -49,16 +51,68 @@ def load_audio(path, sample_rate=None, start=0.0, end=None):
         raise _unreadable(path, error) from None
     if len(samples) == 0:
         raise UserError(f"{path}: no audio where its header promises some (truncated file?)")
-    mono = samples.mean(axis=1, dtype=np.float32)
-    loudest = np.abs(mono).max()
-    if not np.isfinite(loudest):
-        raise UserError(f"{path}: NaN or infinite samples")
-    if loudest > LOUDEST:
-        raise UserError(f"{path}: samples up to {loudest:.0f}, not scaled to [-1, 1]")
-    wav = torch.from_numpy(mono)[None]
+    wav = torch.from_numpy(samples.mean(axis=1, dtype=np.float32))[None]
+    check_samples(wav, f"{path}: ")
     if sample_rate is not None and sample_rate != native:
         wav, native = resample(wav, native, sample_rate), sample_rate
     return wav.clamp_(-1.0, 1.0), native
+
+
+def check_samples(wav, where=""):
+    """Raise UserError, in a line that begins with `where`, for samples that no recording in [-1, 1] has."""
+    loudest = wav.abs().max() if wav.numel() else torch.zeros(())
+    if not torch.isfinite(loudest):
+        raise UserError(f"{where}NaN or infinite samples")
+    if loudest > LOUDEST:
+        raise UserError(f"{where}samples up to {loudest:.0f}, not scaled to [-1, 1]")
+
+
+def as_wav(wav):
+    """What users call a recording (array, tensor or list of numbers, `[L]` or `[C, L]`, floats in [-1, 1] or int16) ->
+    float32 `[C, L]` on the CPU, clipped to [-1, 1]. Raises UserError in one line for what is none."""
+    wav = torch.as_tensor(wav).detach().cpu()
+    if wav.dtype == torch.int16:
+        wav = wav / 32768
+    elif not wav.is_floating_point():
+        raise UserError(f"samples are floats in [-1, 1] or int16, not {str(wav.dtype).removeprefix('torch.')}")
+    wav = wav.float()
+    wav = wav[None] if wav.dim() == 1 else wav
+    if wav.dim() != 2:
+        raise UserError(f"a recording is [L] or [channels, L], not {list(wav.shape)}")
+    if wav.shape[-1] == 0:
+        raise UserError("an empty recording")
+    if len(wav) > wav.shape[-1]:
+        raise UserError(f"a recording is [channels, L]; {list(wav.shape)} has more channels than samples")
+    check_samples(wav)
+    return wav.clamp(-1, 1)
+
+
+def audio_blocks(path, seconds=10.0, file=None):
+    """A recording piece by piece: `(sample_rate, n_samples, blocks)`, the blocks an iterator of `[1, n]` as
+    `load_audio` reads them. `file`: it, open, if `path` is but a name. Raises UserError as `load_audio` does."""
+    try:
+        opened = soundfile.SoundFile(_existing(path) if file is None else file)
+    except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
+        raise _unreadable(path, error) from None
+
+    def blocks():
+        count = 0
+        with opened:
+            while True:
+                try:
+                    samples = opened.read(max(1, round(seconds * opened.samplerate)), "float32", always_2d=True)
+                except (soundfile.SoundFileError, RuntimeError, MemoryError) as error:
+                    raise _unreadable(path, error) from None
+                if len(samples) == 0:
+                    break
+                count += len(samples)
+                wav = torch.from_numpy(samples.mean(axis=1, dtype=np.float32))[None]
+                check_samples(wav, f"{path}: ")
+                yield wav.clamp_(-1.0, 1.0)
+        if count == 0:
+            raise UserError(f"{path}: empty audio file")
+
+    return opened.samplerate, opened.frames, blocks()
 
 
 def recording_seconds(path):
@@ -105,15 +159,66 @@ def save_audio(path, wav, sample_rate):
         raise UserError(f"{path}: expected one channel, [1, L] or [L], got {list(samples.shape)}")
     if not torch.isfinite(samples).all():
         raise UserError(f"{path}: NaN or infinite samples are not written")
-    # Scaled and rounded here: libsndfile's own conversion from float truncates in some formats and versions.
-    integers = (samples.clamp(-1.0, 1.0) * 32768.0).round().clamp(-32768, 32767).to(torch.int16)
     with atomic_path(path) as partial:
-        soundfile.write(partial, integers.numpy(), sample_rate, subtype="PCM_16", format="WAV")
+        soundfile.write(partial, pcm16(samples), sample_rate, subtype="PCM_16", format="WAV")
+
+
+def pcm16(wav):
+    """`wav` as int16, a numpy array of its shape, clipped to [-1, 1].
+
+    Scaled and rounded here: libsndfile's own conversion from float truncates in some formats and versions.
+    """
+    return (wav.clamp(-1.0, 1.0) * 32768.0).round().clamp(-32768, 32767).to(torch.int16).numpy()
 
 
 def resample(wav, orig, new):
     """Resample `wav` `[..., L]` from `orig` to `new` Hz: `[..., ceil(L * new / orig)]`.
 
     torchaudio.functional.resample with its defaults: windowed-sinc (Hann, 6 zero crossings, roll-off 0.99).
+    Raises UserError for rates that no speech has, and for pairs without a ratio of small numbers: their filters would
+    fill the memory.
     """
-    return wav if orig == new else torchaudio.functional.resample(wav, orig, new)
+    if orig == new:
+        return wav
+    common = math.gcd(orig, new)
+    if not all(1000 <= rate <= 1_000_000 for rate in (orig, new)) or orig * new // common**2 > MOST_TAPS:
+        raise UserError(f"cannot resample from {orig} to {new} Hz")
+    return torchaudio.functional.resample(wav, orig, new)
+
+
+class Resampler:
+    """`resample` for a signal that comes piece by piece: all told the same samples, up to rounding."""
+
+    def __init__(self, orig, new):
+        common = math.gcd(orig, new)
+        self.orig, self.new, self.rates = orig // common, new // common, (orig, new)
+        reach = math.ceil(6 * orig / (0.99 * min(orig, new))) + 1  # of the filter, to either side
+        self.context = -(-reach // self.orig) * self.orig
+        self.held, self.skip = None, 0
+
+    def push(self, wav, last=False):
+        """The next `wav` `[..., n]`, any n -> the samples that it completes; with `last` nothing follows."""
+        if self.orig == self.new:
+            return wav
+        wav = wav if self.held is None else torch.cat([self.held, wav], -1)
+        n = wav.shape[-1] if last else (wav.shape[-1] - self.context) // self.orig * self.orig  # known to the filter
+        if n <= self.skip:
+            self.held = wav
+            return wav[..., :0]
+        stop = None if last else n * self.new // self.orig
+        y = resample(wav, *self.rates)[..., self.skip * self.new // self.orig : stop]
+        start = max(0, n - self.context)
+        self.held, self.skip = wav[..., start:].clone(), n - start
+        return y
+
+
+def silence(wav, at, lost, fade):
+    """`wav` `[1, n]`, samples from `at` on of a signal, silent in its stretches `lost` (pairs of samples), which fade
+    out and in over `fade` samples within them."""
+    for start, stop in lost:
+        a, b = max(start, at), min(stop, at + wav.shape[-1])
+        if a < b:
+            t = torch.arange(a, b, device=wav.device)
+            depth = torch.minimum(t - start, stop - 1 - t) + 1
+            wav[:, a - at : b - at] *= (1 - depth / fade).clamp(min=0)
+    return wav

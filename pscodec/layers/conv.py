@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm as _weight_norm
 
 
-def _lift(x):
+def lift(x):
     """`[B, C, T]` -> `[B, C, 1, T]`, channels innermost (a no-op when they already are)."""
     return x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
 
@@ -21,7 +21,7 @@ class Conv1d(nn.Conv1d):
 
     def forward(self, x):
         y = F.conv2d(
-            _lift(x),
+            lift(x),
             self.weight.unsqueeze(2),
             self.bias,
             (1, self.stride[0]),
@@ -37,7 +37,7 @@ class ConvTranspose1d(nn.ConvTranspose1d):
 
     def forward(self, x):
         y = F.conv_transpose2d(
-            _lift(x),
+            lift(x),
             self.weight.unsqueeze(2),
             self.bias,
             (1, self.stride[0]),

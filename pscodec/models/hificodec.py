@@ -104,7 +104,7 @@ class Encoder(nn.Module):
         x = self.first(wav)
         for down, mrf in zip(self.downs, self.mrfs, strict=True):
             x = mrf(down(F.leaky_relu(x, SLOPE)))
-        return self.last(F.leaky_relu(x))  # slope 0.01 here, as in the public code
+        return self.last(F.leaky_relu(x)).float()  # slope 0.01 here, as in the public code
 
 
 class Decoder(nn.Module):

@@ -3,7 +3,9 @@
 import torch
 from torch import nn
 
+from pscodec.layers.push import PushWindows
 from pscodec.layers.transformer import CrossAttention, SelfAttention
+from pscodec.utils.errors import UserError
 
 
 class GroupNorm(nn.GroupNorm):
@@ -74,6 +76,12 @@ class CasAN(nn.Module):
         if self.training or not self.context or x.shape[1] <= self.context:
             return self._cascade(x, query, mask).transpose(1, 2)
         return torch.cat([*self._windows(x, query, mask)], 1).transpose(1, 2)
+
+    def push_form(self, z_vp=None, z_mel=None):
+        """The same on a stream (layers/push): each window when it is full, so up to `context` frames late."""
+        if not self.context:
+            raise UserError("CasAN with context 0 attends to the whole recording, so it cannot be fed piece by piece")
+        return PushWindows(lambda z_q: self(z_q, z_vp, z_mel), self.context)
 
     def _cascade(self, x, query, mask):
         for block in self.blocks:

@@ -1,6 +1,7 @@
 """What the machine is built for, and how to let it."""
 
 import ctypes
+import resource
 import sys
 
 import torch
@@ -26,3 +27,9 @@ def keep_memory():
     if hasattr(libc, "mallopt"):  # not in every libc
         libc.mallopt(m_mmap_max, 0)
         libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def peak_memory():
+    """The most memory that this process has had resident so far, bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,45 @@
+""".psc files to recordings"""
+
+import sys
+
+from pscodec.commands import many
+
+DETAILS = """
+  pscodec decode speech.psc -o speech.wav --exp EXP
+  pscodec decode coded/ -o decoded/ --exp EXP --profiles profiles/
+  pscodec decode - --raw --exp EXP < x.psc | aplay -t raw -f S16_LE -r 24000
+
+Writes 16-bit mono WAV at the codec's rate, to a pipe as it is decoded. Of a damaged file, what was lost is silent,
+what comes after keeps its place, and a warning says so.
+"""
+
+
+def add_arguments(parser):
+    many.add_inputs(parser, ".psc files")
+    many.add_codec(parser)
+    many.add_jobs(parser)
+    parser.add_argument("--profile", action="append", default=[], help="the speaker's .psp file; may come again")
+    parser.add_argument("--profiles", action="append", default=[], help="a folder with .psp files; may come again")
+    parser.add_argument("--raw", action="store_true", help="output is signed 16-bit little endian samples, no header")
+
+
+def run(args):
+    from pscodec.bitstream import SUFFIX
+
+    settings = many.settings(args, profiles=(*args.profile, *args.profiles), raw=int(args.raw))
+    pairs, wrong = many.tasks(args.inputs, args.output, {SUFFIX}, ".raw" if args.raw else ".wav")
+    results = many.run(work, pairs, wrong, settings, args.jobs, "decode")
+    seconds = sum(n / header.sample_rate for header, n in results)
+    name = pairs[0][1] if len(pairs) == 1 else f"{len(pairs)} files"
+    to = sys.stderr if pairs[-1][1] == many.PIPE else sys.stdout
+    print(f"{name}: {seconds:.2f} s at {results[0][0].sample_rate} Hz", file=to)
+
+
+def work(settings, source, target):
+    from pscodec.files import decode_file
+
+    coder = many.codec(settings)
+    header, n_samples, damage = decode_file(coder, source, target, settings.profiles, bool(settings.raw))
+    for line in damage:
+        print(f"warning: {source}: {line}", file=sys.stderr)
+    return header, n_samples

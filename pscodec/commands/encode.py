@@ -1,0 +1,69 @@
+"""recordings to .psc files"""
+
+import functools
+import sys
+
+from pscodec.commands import many
+
+DETAILS = """
+  pscodec encode speech.wav -o speech.psc --exp EXP --prompt other.wav     the prompt's vectors go into the file
+  pscodec encode recordings/ -o coded/ --exp EXP --profile alice.psp       the file names the profile by its hash
+  arecord -t raw -f S16_LE -r 16000 | pscodec encode - --raw --sample-rate 16000 --profile alice.psp --exp EXP > x.psc
+
+Channels are averaged. Without --prompt and --profile every recording is its own prompt, by its first 30 seconds. A
+pipe of a WAV (or FLAC ...) file is read to its end before it is coded; --raw samples are coded as they come.
+"""
+
+
+def add_arguments(parser):
+    many.add_inputs(parser, "recordings")
+    many.add_codec(parser)
+    many.add_jobs(parser)
+    speaker = parser.add_mutually_exclusive_group()
+    speaker.add_argument("--prompt", help="another recording of the speaker")
+    speaker.add_argument("--profile", help="the speaker's .psp file (pscodec enroll)")
+    speaker.add_argument("--no-prompt", action="store_true", help="send nothing of the speaker")
+    parser.add_argument("--raw", action="store_true", help="input is signed 16-bit little endian mono samples")
+    parser.add_argument("--sample-rate", type=int, help="of --raw, Hz")
+
+
+def run(args):
+    from pscodec.bitstream import SUFFIX
+    from pscodec.commands.info import rates
+    from pscodec.data.audio import SUFFIXES
+    from pscodec.utils.errors import UserError
+
+    if args.raw != bool(args.sample_rate):
+        raise UserError("--raw and --sample-rate need each other")
+    own, profiles, rate = not args.no_prompt, (args.profile,) if args.profile else (), args.sample_rate or 0
+    settings = many.settings(args, prompt=args.prompt, own=own, profiles=profiles, raw=rate)
+    suffixes = SUFFIXES | ({".raw", ".pcm"} if args.raw else set())
+    pairs, wrong = many.tasks(args.inputs, args.output, suffixes, SUFFIX)
+    results = many.run(work, pairs, wrong, settings, args.jobs, "encode")
+    seconds = sum(n / header.sample_rate for header, n, _ in results)
+    sizes = {k: sum(s[k] for _, _, s in results) for k in results[0][2]}
+    name = pairs[0][1] if len(pairs) == 1 else f"{len(pairs)} files"
+    to = sys.stderr if pairs[-1][1] == many.PIPE else sys.stdout
+    print(f"{name}: {seconds:.2f} s, {rates(sizes, seconds)}", file=to)
+
+
+def work(settings, source, target):
+    from pscodec.files import encode_file
+
+    coder = many.codec(settings)
+    header, n_samples = encode_file(coder, source, target, _speaker(settings), settings.raw)
+    return header, n_samples, header.sizes(-(-n_samples // header.hop_length))
+
+
+@functools.lru_cache(maxsize=1)
+def _speaker(settings):
+    """The prompt that all files share, or OWN."""
+    from pscodec.data.audio import load_audio
+    from pscodec.inference import OWN, PROMPT
+    from pscodec.profile import read_profile
+
+    if settings.profiles:
+        return read_profile(settings.profiles[0])
+    if settings.prompt:
+        return many.codec(settings).prompt(*load_audio(settings.prompt, None, 0.0, PROMPT))
+    return OWN if settings.own else None

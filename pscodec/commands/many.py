@@ -1,0 +1,157 @@
+"""One file, folders, globs: what a subcommand is asked to make of what, and how that is done, in several processes."""
+
+import concurrent.futures
+import functools
+import glob
+import multiprocessing
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from pscodec.utils.errors import UserError
+from pscodec.utils.progress import progress
+
+PIPE = "-"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every process needs to know: which codec and how; of whom (a path, or each recording its `own` prompt, or
+    none); and `raw`, the rate of samples without a header (encode) or whether to write such (decode)."""
+
+    exp: Path
+    which: str
+    device: str
+    precision: str
+    force: bool
+    prompt: str | None = None
+    own: bool = True
+    profiles: tuple = ()
+    raw: int = 0
+
+
+def settings(args, **more):
+    """The `Settings` that the options of `add_codec` and `add_inputs` make."""
+    return Settings(args.exp, args.checkpoint, args.device, args.precision, args.force, **more)
+
+
+def add_inputs(parser, what):
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=f"{what}, folders of them, globs, or - for a pipe")
+    parser.add_argument("-o", "--output", help="a file, a folder for several, or -; default: beside the input")
+    parser.add_argument("--force", action="store_true", help="overwrite what is there")
+
+
+def add_codec(parser):
+    parser.add_argument("--exp", type=Path, required=True, help="experiment folder with the trained codec")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+
+
+def add_jobs(parser):
+    parser.add_argument("--jobs", type=int, default=1, help="processes for many files")
+
+
+def tasks(inputs, output, suffixes, new):
+    """Pairs (source, target), strings, and lines that say what cannot be done.
+
+    Inputs are files, folders (files below with one of `suffixes`) and glob patterns; the last of two may be the
+    output if it has the `new` suffix. A folder's files keep their places below `output`.
+    """
+    if output is None and len(inputs) == 2 and (inputs[1].endswith(new) or inputs == [PIPE, PIPE]):
+        inputs, output = inputs[:1], inputs[1]
+    found, wrong = [], []
+    for name in inputs:
+        path = Path(name)
+        if name == PIPE or path.is_file():
+            found.append((name, Path(path.name)))
+        elif path.is_dir():
+            below = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in suffixes and p.is_file()]
+            found += [(str(p), p.relative_to(path)) for p in below]
+            if not below:
+                wrong.append(f"{name}: a folder without {' '.join(sorted(suffixes))}")
+        else:
+            below = sorted(p for p in glob.glob(name, recursive=True) if os.path.isfile(p))
+            found += [(p, Path(os.path.basename(p))) for p in below]
+            if not below:
+                wrong.append(f"{name}: no such file")
+    single = len(found) == 1 and len(inputs) == 1 and not Path(inputs[0]).is_dir()
+    pairs, taken = [], {}
+    for source, place in found:
+        if output is None:
+            target = PIPE if source == PIPE else str(Path(source).with_suffix(new))
+        elif output == PIPE or (single and not os.path.isdir(output) and not output.endswith(os.sep)):
+            target = output
+        else:
+            target = str(Path(output) / place.with_suffix(new))
+        if target in taken:
+            wrong.append(f"{source}: {target} is made of {taken[target]} already")
+            continue
+        taken[target] = source
+        pairs.append((source, target))
+    return pairs, wrong
+
+
+@functools.lru_cache(maxsize=1)
+def codec(settings):
+    """This process's codec."""
+    from pscodec.inference import load_codec
+    from pscodec.utils.machine import keep_memory
+
+    keep_memory()
+    return load_codec(settings.exp, settings.which, settings.device, settings.precision)
+
+
+def run(work, pairs, wrong, settings, jobs, desc):
+    """`work(settings, source, target)` for every pair; returns its results.
+
+    What could not be done is told after all others are done, in one line each; the last is raised as UserError.
+    """
+    if not pairs and not wrong:
+        raise UserError("nothing to do")
+    if pairs:
+        codec(settings)  # a codec that cannot be loaded is no file's fault
+    results = []
+    calls = [(work, settings, source, target) for source, target in pairs]
+    for result, line in progress(_results(calls, jobs), desc, len(calls), disable=len(calls) < 2):
+        if line:
+            wrong.append(line)
+        else:
+            results.append(result)
+    for line in wrong[:-1]:
+        print(f"error: {line}", file=sys.stderr)
+    if wrong:
+        raise UserError(wrong[-1])
+    return results
+
+
+def _results(calls, jobs):
+    jobs = min(jobs, len(calls))
+    if jobs <= 1:
+        yield from map(_one, calls)
+        return
+    import torch
+
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, torch.get_num_threads() // jobs)
+    with concurrent.futures.ProcessPoolExecutor(jobs, context, torch.set_num_threads, (threads,)) as pool:
+        try:
+            yield from pool.map(_one, calls)
+        except concurrent.futures.process.BrokenProcessPool:
+            raise UserError("a process died (out of memory?); start again with fewer --jobs") from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _one(call):
+    """(result, None) or (None, the line that says why not)."""
+    work, settings, source, target = call
+    try:
+        if target != PIPE and os.path.exists(target) and not settings.force:
+            raise UserError(f"{target} exists; --force overwrites it")
+        return work(settings, source, target), None
+    except UserError as error:
+        return None, str(error) if str(error).startswith((source, target)) else f"{source}: {error}"
+    except OSError as error:
+        return None, f"{source}: {error.strerror or error}"

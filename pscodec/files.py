@@ -1,0 +1,208 @@
+"""Recordings of any length to `.psc` files and back, and pipes: `-` is standard input or output.
+
+They go through the codec piece by piece (pscodec/streaming.py), so that memory does not grow with them; codecs that
+cannot be streamed take a recording whole.
+"""
+
+import contextlib
+import itertools
+import shutil
+import struct
+import sys
+import tempfile
+
+import numpy as np
+import soundfile
+import torch
+
+from pscodec.bitstream import Reader, Writer, conceal
+from pscodec.data.audio import Resampler, audio_blocks, pcm16, silence
+from pscodec.inference import OWN, PIECE, PROMPT
+from pscodec.utils.errors import UserError
+from pscodec.utils.files import atomic_path
+
+PIPE = "-"
+BYTES = 1 << 14  # of a `.psc` file, read at once
+LARGEST_WAV = 4_000_000_000  # bytes; longer ones become RF64
+
+
+def encode_file(coder, source, target, prompt=OWN, raw_rate=None):
+    """Code recording `source` to `.psc` file `target` (paths, or `-`) and return its header and samples.
+
+    `prompt` as in `Coder.encode`; OWN is the recording's first 30 s, which a pipe waits for. `raw_rate`: `source`
+    is signed 16-bit little endian mono samples at so many Hz, coded as they come. Raises UserError naming the file,
+    with nothing written to a path.
+    """
+    with contextlib.ExitStack() as stack:
+        if raw_rate:
+            rate, length, blocks = raw_rate, None, _raw_blocks(stack.enter_context(_input(source)), raw_rate)
+        else:
+            file = stack.enter_context(_spooled_input()) if source == PIPE else None
+            rate, length, blocks = audio_blocks(source, PIECE, file)
+        if prompt is OWN and coder.model.takes_prompt:
+            begun = _begin(blocks, PROMPT * rate)
+            blocks = itertools.chain(begun, blocks)
+            prompt = (torch.cat(begun, 1), rate)
+        new = coder.model.sample_rate
+        header = coder.header(prompt, None if length is None else -(-length * new // rate))
+        writer = Writer(header)
+        out = stack.enter_context(_output(target))
+        out.write(writer.begin())
+        n_samples = 0
+        for wav, codes in coder.encode_pieces(_resampled(blocks, rate, new)):
+            n_samples += wav.shape[-1]
+            out.write(writer.push(codes))
+            out.flush()
+        if n_samples == 0:
+            raise UserError("an empty recording")
+        out.write(writer.finish(n_samples))
+        out.flush()
+        return header, n_samples
+
+
+def _begin(blocks, n_samples):
+    """The first blocks, until they have `n_samples` or nothing is left; at least one."""
+    begun, count = [], 0
+    for block in blocks:
+        begun.append(block)
+        count += block.shape[-1]
+        if count >= n_samples:
+            break
+    return begun or [torch.zeros(1, 0)]
+
+
+def _resampled(blocks, rate, new):
+    resampler = Resampler(rate, new)
+    for block in blocks:
+        yield resampler.push(block)
+    yield resampler.push(torch.zeros(1, 0), last=True)
+
+
+@torch.inference_mode()
+def decode_file(coder, source, target, profiles=(), raw=False):
+    """Decode `.psc` file `source` to a 16-bit WAV file, or with `raw` to its samples alone; paths, or `-`.
+
+    Returns the header, the samples written, and the lines that say what was damaged; that is silent, and what comes
+    after keeps its place. `profiles` as in `Coder.decode`. Raises UserError, with nothing written to a path.
+    """
+    with contextlib.ExitStack() as stack:
+        reader, file = Reader(), stack.enter_context(_input(source))
+        packets = _packets(reader, file)
+        try:
+            first = next(packets, None)  # with the header
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        lost, at = [], 0
+        side = coder.side(reader.header, profiles)
+        write = stack.enter_context(_sink(target, reader.header, raw))
+        codes = _codes(itertools.chain([first] if first else [], packets), reader.header, lost)
+        for wav in coder.decode_pieces(codes, side):
+            if reader.n_samples is not None:
+                wav = wav[:, : max(0, reader.n_samples - at)]
+            write(pcm16(silence(wav, at, coder.in_samples(lost), coder.fade)[0]))
+            at += wav.shape[-1]
+        return reader.header, at, reader.damage
+
+
+def read_packets(source, reader):
+    """Every packet of `source` (a path, or `-`) through `reader`. Raises UserError as `bitstream.read` does."""
+    with _input(source) as file:
+        try:
+            yield from _packets(reader, file)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+
+
+def _packets(reader, file):
+    while data := file.read1(BYTES):
+        yield from reader.push(data)
+    yield from reader.finish()
+
+
+def _codes(packets, header, lost):
+    """Codes `[K, t]` of `packets`, a packet's worth at most; lost stretches are concealed, and noted in `lost`."""
+    before, at = np.zeros((header.n_q, 0), np.int64), 0
+    for packet in packets:
+        if packet.codes is None:
+            lost.append((at, at + packet.frames))
+            at += packet.frames
+            gap, packet = packet.frames, next(packets)  # a lost stretch is known by what follows it
+            codes = conceal(gap, before, packet.codes)
+            yield from (codes[:, i : i + header.frames_per_packet] for i in range(0, gap, header.frames_per_packet))
+        before, at = packet.codes, at + packet.frames
+        yield packet.codes
+
+
+# ---- where bytes come from and go to
+
+
+@contextlib.contextmanager
+def _input(source):
+    """`source` open for reading bytes."""
+    if source == PIPE:
+        yield sys.stdin.buffer
+        return
+    try:
+        file = open(source, "rb")
+    except OSError as error:
+        raise UserError(f"{error.strerror}") from None
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def _spooled_input():
+    """Standard input as a file that can seek, which libsndfile needs: on the disk, not in memory."""
+    with tempfile.TemporaryFile() as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+        file.seek(0)
+        yield file
+
+
+@contextlib.contextmanager
+def _output(target):
+    """`target` open for writing bytes; a path has them all or is as it was."""
+    if target == PIPE:
+        yield sys.stdout.buffer
+        return
+    with atomic_path(target) as partial, open(partial, "wb") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _sink(target, header, raw):
+    """A function that takes int16 samples, numpy `[n]`, to `target`."""
+    if target != PIPE and not raw:
+        large = header.n_samples is None or 2 * header.n_samples > LARGEST_WAV
+        shape = {"samplerate": header.sample_rate, "channels": 1, "subtype": "PCM_16"}
+        with atomic_path(target) as partial:
+            with soundfile.SoundFile(partial, "w", format="RF64" if large else "WAV", **shape) as file:
+                yield file.write
+        return
+    with _output(target) as out:
+        if not raw:
+            out.write(_wav_head(header))
+
+        def write(samples):
+            out.write(samples.astype("<i2").tobytes())
+            out.flush()
+
+        yield write
+
+
+def _wav_head(header):
+    """Of a WAV file that cannot be mended when its length is known: then the largest length stands for it."""
+    most = 0xFFFFFFFF - 36
+    size = most if header.n_samples is None else min(2 * header.n_samples, most)
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, header.sample_rate, 2 * header.sample_rate, 2, 16)
+    return b"RIFF" + struct.pack("<I", 36 + size) + b"WAVE" + form + b"data" + struct.pack("<I", size)
+
+
+def _raw_blocks(file, rate):
+    """16-bit samples of `file`, as they come -> `[1, n]`, at most PIECE seconds each."""
+    rest = b""
+    while data := file.read1(2 * PIECE * rate):
+        data = rest + data
+        rest = data[len(data) // 2 * 2 :]
+        samples = np.frombuffer(data, "<i2", len(data) // 2)
+        yield torch.from_numpy(samples.astype(np.float32) / 32768)[None]

@@ -1,0 +1,186 @@
+"""Layers that are fed a signal piece by piece and return, all told, what one pass over the whole of it returns.
+
+A layer's push form has
+
+- `push(x, last=False)`: the next inputs `[B, C, n]`, n >= 0, to every output that they complete, `[B, C', m]`, m >= 0;
+  with `last` nothing follows, and the outputs that reach beyond the end come too. Nothing is computed twice.
+- `ready(n)`: how many outputs n inputs complete, m summed over all pushes. Latency follows from it.
+- `reset()`: forget the signal.
+
+What a form holds between pushes does not grow with the signal: less than a kernel's span, or what one branch of a
+sum is ahead of the other. The outputs are the whole pass's up to the rounding of sums taken in another order.
+"""
+
+import torch
+from torch import nn
+
+from pscodec.layers.packed import pack
+from pscodec.utils.errors import UserError
+
+
+class Held:
+    """The end of a signal, kept until it is needed: `[B, C, n]`, time before channels in memory (see layers/conv)."""
+
+    def __init__(self):
+        self.x = None
+
+    def add(self, x):
+        """What is held, and `x` after it."""
+        if self.x is None or self.x.shape[-1] == 0:
+            return x
+        if x.shape[-1] == 0:
+            return self.x
+        return torch.cat([self.x.transpose(1, 2), x.transpose(1, 2)], 1).transpose(1, 2)
+
+    def keep(self, x):
+        self.x = x.clone()  # a view would keep all of a long piece alive
+
+
+class PushConv:
+    """A convolution: output t is the inputs from t * stride - padding, `span` of them. `[B, C, n]` -> `[B, C', m]`.
+
+    The left padding is held from the start; inputs stay until no output to come needs them.
+    """
+
+    def __init__(self, layer):
+        (self.stride,), (self.padding,) = layer.stride, layer.padding
+        self.span = (layer.kernel_size[0] - 1) * layer.dilation[0] + 1
+        if layer.padding_mode != "zeros" or self.stride > self.span:
+            raise UserError(f"{layer}: only zero padding and strides up to the kernel can be pushed")
+        self.layer = pack(layer, padding=0)
+        self.reset()
+
+    def reset(self):
+        self.held, self.begun = Held(), False
+
+    def push(self, x, last=False):
+        margin = x.new_zeros(len(x), self.padding, x.shape[1]).transpose(1, 2)
+        if not self.begun:
+            self.held.x, self.begun = margin, True
+        x = self.held.add(x)
+        if last:
+            end = Held()
+            end.x = x
+            x = end.add(margin)
+        n = self._outputs(x.shape[-1])
+        self.held.keep(x[..., n * self.stride :])
+        if n == 0:
+            return x.new_empty(len(x), self.layer.out_channels, 0)
+        return self.layer(x[..., : (n - 1) * self.stride + self.span])
+
+    def ready(self, n):
+        return self._outputs(n + self.padding)
+
+    def _outputs(self, n):
+        return max(0, (n - self.span) // self.stride + 1)
+
+
+class PushConvTranspose:
+    """A transposed convolution: input t is added, times the kernel, to the `span` outputs from t * stride - padding.
+
+    After n inputs the outputs before n * stride - padding have all their addends; the sums so far of the others are
+    held. The bias is added as outputs leave. `[B, C, n]` -> `[B, C', m]`.
+    """
+
+    def __init__(self, layer):
+        (self.stride,), (self.padding,), (more,) = layer.stride, layer.padding, layer.output_padding
+        self.span = (layer.kernel_size[0] - 1) * layer.dilation[0] + 1
+        self.end = more - self.padding  # outputs at the end beyond those that an input reaches, or fewer
+        if self.span < self.stride or self.span + self.end < self.stride:
+            raise UserError(f"{layer}: shorter than its inputs times its stride, so it cannot be pushed")
+        self.bias = None if layer.bias is None else layer.bias.detach()[:, None]
+        self.layer = pack(layer, bias=False, padding=0, output_padding=0)
+        self.reset()
+
+    def reset(self):
+        self.sums, self.crop = None, self.padding
+
+    def push(self, x, last=False):
+        n = x.shape[-1] * self.stride
+        if x.shape[-1]:
+            y = self.layer(x)
+            if self.sums is not None:
+                y[..., : self.sums.shape[-1]] += self.sums
+            self.sums = y[..., n:].clone()
+        else:
+            y = x.new_empty(len(x), self.layer.out_channels, 0)
+        y = y[..., :n]
+        if last:
+            sums = nn.functional.pad(self.sums, (0, max(0, self.end)))
+            y = torch.cat([y, sums[..., : sums.shape[-1] + min(0, self.end)]], -1)
+        crop, self.crop = self.crop, max(0, self.crop - y.shape[-1])
+        y = y[..., crop:]
+        return y if self.bias is None else y + self.bias
+
+    def ready(self, n):
+        return max(0, n * self.stride - self.padding)
+
+
+class PushPointwise:
+    """`function` of signals `[B, C, n]`, frame by frame; one that is ahead waits for the others. -> `[B, C', m]`."""
+
+    def __init__(self, function, n_inputs=1):
+        self.function, self.n_inputs = function, n_inputs
+        self.reset()
+
+    def reset(self):
+        self.held = [Held() for _ in range(self.n_inputs)]
+
+    def push(self, *xs, last=False):
+        if len(xs) == 1:
+            return self.function(*xs)
+        xs = [held.add(x) for held, x in zip(self.held, xs, strict=True)]
+        n = min(x.shape[-1] for x in xs)
+        for held, x in zip(self.held, xs, strict=True):
+            held.keep(x[..., n:])
+        if last and any(held.x.shape[-1] for held in self.held):
+            raise ValueError(f"signals of {[x.shape[-1] for x in xs]} frames do not end together")
+        return self.function(*(x[..., :n] for x in xs))
+
+    def ready(self, *ns):
+        return min(ns)
+
+
+class PushWindows:
+    """`function` in windows of `context` frames, half a context apart, of which the middle half is kept.
+
+    The first window is kept from its beginning; the last ends with the signal and is kept to its end; a signal of up to
+    `context` frames is one window. Between pushes six quarters of a context at most are held. `[B, C, n]` ->
+    `[B, C', m]`.
+    """
+
+    def __init__(self, function, context):
+        self.function, self.context, self.quarter = function, context, context // 4
+        self.reset()
+
+    def reset(self):
+        self.held, self.end = Held(), Held()  # the signal from the last window on; that window's last quarter
+        self.begin, self.kept = None, 0  # of the last window; outputs so far
+
+    def push(self, x, last=False):
+        x, y = self.held.add(x), []
+        start = self.begin or 0  # the frame that x begins with
+        total = start + x.shape[-1]
+        begin = 0 if self.begin is None else start + 2 * self.quarter
+        while begin + self.context <= total:
+            self.begin = begin
+            y.append(self._window(x[..., begin - start :][..., : self.context], self.context - self.quarter))
+            begin += 2 * self.quarter
+        if last and self.begin is not None and self.begin + self.context == total:
+            y.append(self.end.x)
+        elif last:
+            self.begin = max(0, total - self.context)
+            y.append(self._window(x[..., self.begin - start :], total - self.begin))
+        self.held.keep(x[..., (self.begin or 0) - start :])
+        return torch.cat(y, -1) if y else x.new_empty(len(x), x.shape[1], 0)
+
+    def _window(self, x, end):
+        """Of the window `x` at `begin`, what is not given yet, up to its frame `end`."""
+        y = self.function(x)
+        self.end.keep(y[..., end:])
+        first, self.kept = self.kept - self.begin, self.begin + end
+        return y[..., first:end]
+
+    def ready(self, n):
+        windows = max(0, (n - self.context) // (2 * self.quarter) + 1)
+        return (2 * windows + 1) * self.quarter if windows else 0

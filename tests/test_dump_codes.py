@@ -1,0 +1,44 @@
+"""Codes for language models: codes.scp, npz files, runs that go on, other codecs' codes."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import make_experiment
+from test_inference import RATE, speech
+
+from pscodec.bin import dump_codes
+from pscodec.data.kaldi import Utterance, read_table, write_data_dir
+from pscodec.inference import load_codec
+
+
+def test_codes_of_a_data_dir(tiny_exp, tmp_path, capsys):
+    utterances = []
+    for seed, utt in enumerate(("a-1", "a-2", "b-1")):
+        soundfile.write(tmp_path / f"{utt}.wav", speech(0.4 + seed / 10, seed), RATE, subtype="FLOAT")
+        utterances.append(Utterance(utt, utt[0], str(tmp_path / f"{utt}.wav"), 0.4 + seed / 10))
+    write_data_dir(tmp_path / "data", utterances)
+    (tmp_path / "a-2.wav").write_text("broken")
+    args = ["--exp", str(tiny_exp), "--data-dir", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    dump_codes.main(args)
+    assert "left out: a-2: " in capsys.readouterr().out
+    places = read_table(tmp_path / "out/codes.scp")
+    assert list(places) == ["a-1", "b-1"]
+    codec = load_codec(tiny_exp)
+    for seed, utt in ((0, "a-1"), (2, "b-1")):
+        found = np.load(places[utt])
+        stream = codec.encode(speech(0.4 + seed / 10, seed), RATE, None)
+        assert found["codes"].dtype == np.uint8 and np.array_equal(found["codes"], stream.codes)
+        assert found["n_samples"] == stream.n_samples
+    note = json.loads((tmp_path / "out/codec.json").read_text())
+    assert (note["codebook_size"], note["hop_length"], note["fingerprint"]) == (64, 320, codec.fingerprint.hex())
+
+    soundfile.write(tmp_path / "a-2.wav", speech(0.5, 1), RATE, subtype="FLOAT")
+    before = (tmp_path / "out/npz/a-1.npz").stat().st_mtime_ns
+    dump_codes.main(args)
+    assert list(read_table(tmp_path / "out/codes.scp")) == ["a-1", "a-2", "b-1"]
+    assert (tmp_path / "out/npz/a-1.npz").stat().st_mtime_ns == before
+    args[1] = str(make_experiment(tmp_path / "other", seed=1))
+    with pytest.raises(SystemExit, match="codes of another codec"):
+        dump_codes.main(args)

@@ -1,0 +1,101 @@
+"""Codecs made fast: packed convolutions compute what the layers they came from compute."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pscodec.layers.conv import Conv1d, ConvTranspose1d, conv, upsample
+from pscodec.layers.packed import pack
+from pscodec.models.optimise import optimise
+from pscodec.utils.errors import UserError
+from pscodec.utils.hparams import build_only, compose, resolve
+
+CONF = Path(__file__).parents[1] / "recipes/LibriTTS/codec/conf"
+
+
+@pytest.fixture
+def codec():
+    torch.manual_seed(0)
+    text = resolve(compose(CONF / "pscodec_base.yaml", [CONF / "presets/mini.yaml"]), {"codebook_dim": 8})
+    return build_only(text, "codec").eval()
+
+
+@pytest.fixture(params=["onednn", "plain"])
+def layout(request, monkeypatch):
+    """Weights in oneDNN's blocks, and as they are packed where there is no oneDNN."""
+    if request.param == "plain":
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    return request.param
+
+
+LAYERS = [
+    lambda: conv(6, 8, 7, dilation=3),
+    lambda: conv(6, 8, 10, stride=5),
+    lambda: conv(1, 8, 7, bias=False),
+    lambda: Conv1d(6, 8, 3, groups=2),
+    lambda: upsample(6, 8, 5),
+    lambda: ConvTranspose1d(6, 8, 7, 3, 1, 1, 2, bias=False),
+]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("layer", LAYERS)
+def test_packed_layers_equal_their_own_ones(layer, layout):
+    layer = layer().eval()
+    x = torch.randn(2, layer.in_channels, 40)
+    packed = pack(layer)
+    assert packed.packed.is_mkldnn == (layout == "onednn") and packed(x).shape == layer(x).shape
+    assert torch.allclose(packed(x), layer(x), atol=1e-5)
+    assert pack(layer, torch.bfloat16)(x).dtype == torch.bfloat16
+    assert (pack(layer, torch.bfloat16)(x) - layer(x)).norm() < 0.01 * layer(x).norm()  # 8 bits a factor
+
+
+@torch.inference_mode()
+def test_packed_layers_share_weights_with_changed_options(layout):
+    layer = conv(6, 8, 7, dilation=3).eval()
+    first = pack(layer)
+    second = pack(first, padding=0, bias=False)
+    x = torch.randn(1, 6, 40)
+    assert second.packed is first.packed and second.bias is None
+    assert torch.allclose(second(x), F.conv1d(x, layer.weight, dilation=3), atol=1e-5)
+    assert second(x).shape[-1] == 22 and first(x).shape[-1] == 40
+
+
+def test_padding_that_is_not_zeros_is_refused():
+    with pytest.raises(ValueError, match="zero padding"):
+        pack(torch.nn.Conv1d(2, 2, 3, padding=1, padding_mode="reflect"))
+
+
+def use(codec):
+    torch.manual_seed(1)
+    wav, side = 0.1 * torch.randn(2, 1, 8000), {name: torch.randn(2, 256, 1) for name in ("z_vp", "z_mel")}
+    with torch.inference_mode():
+        codes = codec.encode(wav)
+        return codec.encoder(codec.pad(wav)), codes, codec.decode(codes, side)
+
+
+def test_fp32_codes_and_waveform_stay(codec, layout):
+    z, codes, wav = use(codec)
+    fast_z, fast_codes, fast_wav = use(optimise(copy.deepcopy(codec), "fp32"))
+    assert (fast_z - z).abs().max() < 1e-5 * z.abs().max()
+    assert torch.equal(fast_codes, codes) and (fast_wav - wav).abs().max() < 1e-5
+
+
+def test_bf16_computes_in_bf16_and_gives_float(codec):
+    z, _, wav = use(codec)
+    fast = optimise(codec, "bf16")
+    fast_z, _, _ = use(fast)
+    assert fast_z.dtype == torch.float32 and 1e-4 < (fast_z - z).norm() / z.norm() < 0.03
+    assert fast.encoder.first.bias.dtype == torch.bfloat16 and fast.melp_enc.first.weight.dtype == torch.float32
+    names = {name for name, _ in fast.decoder.named_parameters()}
+    assert not any("weight" in name for name in names), "nothing is kept twice"
+
+
+def test_precision_is_chosen_by_the_machine_or_refused(codec, monkeypatch):
+    monkeypatch.setattr("pscodec.models.optimise.best_precision", lambda device: "bf16")
+    assert optimise(copy.deepcopy(codec)).encoder.first.dtype == torch.bfloat16
+    with pytest.raises(UserError, match="precision is auto, fp32 or bf16, not 'fp16'"):
+        optimise(codec, "fp16")
