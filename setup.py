@@ -11,6 +11,7 @@ EXTRAS = {
     "metrics": ["onnxruntime", "speechmos>=0.0.1.1", "visqol-python[lattice]>=3.8,<4"],
     "train": ["tensorboard"],
     "corpus": ["G722>=1.2.8"],
+    "onnx": ["onnx>=1.17", "onnxruntime"],
     "test": ["pytest", "ruff"],
 }
 

@@ -6,9 +6,8 @@ file is streaming with large pieces.
 
 A codec can be streamed where its encoder and `synthesise` see a bounded stretch of the signal; what normalises or
 attends over the whole of it raises UserError by name. CasAN's windows are bounded; they are its latency, 40 s unless
-told. Signals are at the codec's `sample_rate`; resampling is the caller's. Under `torch.autocast` weights would be cast
-at every push: give them the precision instead. Recording a network (in the constructors) is not thread-safe; pushing
-different streams is.
+told. Signals are at the codec's `sample_rate`; resampling is the caller's. Precision is the model's (models/optimise);
+autocast is not heeded. Recording a network (in the constructors) is not thread-safe; pushing different streams is.
 """
 
 from bisect import bisect_left
@@ -17,7 +16,7 @@ import torch
 
 from pscodec.layers.push_graph import Pushed
 
-PIECE = 2.0  # seconds pushed at once where a whole recording is at hand
+PIECE = 1.0  # seconds pushed at once where a whole recording is at hand; longer ones cost memory and gain no speed
 
 
 class StreamEncoder:
@@ -26,12 +25,12 @@ class StreamEncoder:
     `latency`: samples that must have come before the first frame of codes goes out, that frame's own hop_length among
     them. Frame t goes out when t * hop_length + latency samples have come, or at the end.
 
-    Weights are read once, here. Where the model has not folded its weight norm, that costs a second copy of them.
+    Weights are read once, here; those of an optimised model (models/optimise) are shared, of others packed anew.
     """
 
     def __init__(self, model, batch=1):
         self.model, self.batch = model, batch
-        self.weight = next(model.encoder.parameters())  # tells the device and precision
+        self.device = next(model.parameters()).device
         self.pushed = Pushed(model, model.encoder)
         self.latency = bisect_left(range(1 << 30), 1, key=self.pushed.ready)
         self.n_samples = 0
@@ -47,7 +46,7 @@ class StreamEncoder:
         if wav.dim() != 3 or wav.shape[:2] != (self.batch, 1):
             raise ValueError(f"expected wav [{self.batch}, 1, n], got {list(wav.shape)}")
         self.n_samples += wav.shape[-1]
-        return self._codes(self.pushed.push(wav.to(self.weight)))
+        return self._codes(self.pushed.push(wav.to(self.device).float()))
 
     @torch.inference_mode()
     def finish(self):
@@ -57,7 +56,7 @@ class StreamEncoder:
         """
         hop = self.model.hop_length
         missing = max(1, -(-self.n_samples // hop)) * hop - self.n_samples
-        codes = self._codes(self.pushed.push(self.weight.new_zeros(self.batch, 1, missing), last=True))
+        codes = self._codes(self.pushed.push(torch.zeros(self.batch, 1, missing, device=self.device), last=True))
         self.reset()
         return codes
 
@@ -68,15 +67,19 @@ class StreamEncoder:
 
 
 class StreamDecoder:
-    """`model` (models.base.Codec, in eval mode) as a decoder of frames of codes; `side` is `model.side(prompt)`.
+    """`model` (models.base.Codec, in eval mode) as a decoder of frames of codes; `side` is `model.side(prompt)`, {} for
+    none.
 
     `latency`: samples by which the waveform lags the codes: n frames complete the first n * hop_length - latency
     samples at least. Speech that is coded, decoded and played as it comes is late by the two latencies together.
     """
 
+    @torch.inference_mode()
     def __init__(self, model, side, batch=1):
         self.model, self.batch = model, batch
         self.device = next(model.parameters()).device
+        if not side:
+            side = model.no_side(model.quantizer.decode(self._no_codes(1)))
         self.pushed = Pushed(model, lambda z_q: model.synthesise(z_q, side))
         first, many = bisect_left(range(1 << 30), 1, key=self.pushed.ready), 1 << 20  # frames
         behind = [n * model.hop_length - self.pushed.ready(n) for n in (first - 1, many)]
@@ -99,9 +102,12 @@ class StreamDecoder:
     @torch.inference_mode()
     def finish(self):
         """The rest of the waveform, `[batch, 1, n]`, all told hop_length samples a frame; then reset."""
-        wav = self._push(torch.empty(self.batch, self.model.n_q, 0, dtype=torch.long), last=True)
+        wav = self._push(self._no_codes(0), last=True)
         self.reset()
         return wav
+
+    def _no_codes(self, frames):
+        return torch.zeros(self.batch, self.model.n_q, frames, dtype=torch.long, device=self.device)
 
     def _push(self, codes, last):
         if not self.begun:

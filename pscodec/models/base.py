@@ -58,3 +58,7 @@ class Codec(nn.Module):
 
     def side(self, prompt):
         return {}
+
+    def no_side(self, z_q):
+        """What stands for an empty `side`, name -> `[B, D, 1]`, beside `z_q` `[B, D, T]`."""
+        return {}

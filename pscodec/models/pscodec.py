@@ -54,11 +54,12 @@ class PSCodec(Codec):
         return side
 
     def synthesise(self, z_q, side):
-        """Without a prompt (`side` is empty) the fusion is given zeros, as items that training has dropped."""
-        if not side:
-            names = {"z_vp": self.vpp_enc, "z_mel": self.melp_enc}
-            side = {name: z_q.new_zeros(*z_q.shape[:2], 1) for name, part in names.items() if part is not None}
-        return self.decoder(self.fusion(z_q, **side))
+        return self.decoder(self.fusion(z_q, **(side or self.no_side(z_q))))
+
+    def no_side(self, z_q):
+        """Zeros, as items that training has dropped."""
+        parts = {"z_vp": self.vpp_enc, "z_mel": self.melp_enc}
+        return {name: z_q.new_zeros(*z_q.shape[:2], 1) for name, part in parts.items() if part is not None}
 
     def _dropped(self, side):
         """`side` with zeros for the items, drawn anew in each training step, that go without a prompt."""

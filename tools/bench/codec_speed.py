@@ -13,6 +13,7 @@ import argparse
 import sys
 import tempfile
 import warnings
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 
@@ -63,12 +64,13 @@ class Encodec:
     """Its smallest bitrate, 1.5 kbit/s, the fastest."""
 
     def __init__(self):
-        from encodec import EncodecModel, compress
+        from encodec import EncodecModel
 
+        self.package = import_module("encodec.compress")  # the package's own name `compress` is a function of it
         self.model = EncodecModel.encodec_model_24khz(pretrained=False).eval()
         self.model.set_target_bandwidth(1.5)
-        compress.MODELS["encodec_24khz"] = lambda: self.model  # decompress makes (and downloads) one at every call
-        self.package = compress
+        self.model.name = "encodec_24khz"
+        self.package.MODELS[self.model.name] = lambda: self.model  # decompress makes (and downloads) one at every call
 
     def encode(self, wav, coded):
         coded.write_bytes(self.package.compress(self.model, load_audio(wav)[0]))

@@ -1,0 +1,139 @@
+"""A trained codec for other runtimes: encoder and decoder as ONNX, its weights as safetensors.
+
+    python -m pscodec.bin.export_onnx --exp exp/pscodec_base_mini --out onnx --safetensors
+
+Writes, in fp32, for any length and batch:
+
+    encoder.onnx         wav [B, 1, T * hop_length] at sample_rate, in [-1, 1] -> codes [B, K, T] int64
+    decoder.onnx         codes, and the speaker's vectors [B, D, 1], an input each -> wav [B, 1, T * hop_length]
+    codec.json           sample_rate, hop_length, n_q, codebook_size, fingerprint, and D of each vector
+    codec.safetensors    with --safetensors: the weights, under their names in pscodec
+
+The vectors are what a speaker profile holds (pscodec enroll, profile.read_profile). Nothing is kept that onnxruntime
+does not compute as torch does. Needs the extra `onnx`: pip install "pscodec[onnx]".
+"""
+
+import argparse
+import json
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from pscodec.inference import Coder
+from pscodec.utils.checkpoint import load_weights
+from pscodec.utils.errors import UserError, one_line_errors
+from pscodec.utils.files import atomic_path, write_text
+from pscodec.utils.hparams import build_only
+
+OPSET = 17
+FRAMES = (40, 7, 100)  # the first is recorded, all are compared
+CODE_ERRORS, WAV_ERROR = 0.02, 1e-4  # a share (two entries may be equally near); the largest difference of a sample
+
+
+class EncoderGraph(nn.Module):
+    inputs, output = ["wav"], "codes"
+
+    def __init__(self, codec):
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, wav):
+        return self.codec.quantizer(self.codec.encoder(wav)).codes
+
+    def example(self, frames):
+        return (0.1 * torch.randn(2, 1, frames * self.codec.hop_length),)
+
+
+class DecoderGraph(nn.Module):
+    output = "wav"
+
+    def __init__(self, codec, sizes):
+        super().__init__()
+        self.codec, self.sizes = codec, sizes
+        self.inputs = ["codes", *sizes]
+
+    def forward(self, codes, *side):
+        return self.codec.synthesise(self.codec.quantizer.decode(codes), dict(zip(self.sizes, side, strict=True)))
+
+    def example(self, frames):
+        codes = torch.randint(self.codec.codebook_size, (2, self.codec.n_q, frames))
+        return (codes, *(torch.randn(2, size, 1) for size in self.sizes.values()))
+
+
+@torch.no_grad()
+def export(graph, path):
+    """Write `graph` (an EncoderGraph or DecoderGraph, in eval mode) to `path`; returns its distance from torch.
+
+    That is the share of onnxruntime's codes that differ, or the largest difference of a sample. Raises UserError, with
+    nothing written, where it is more than rounding explains.
+    """
+    import onnxruntime
+
+    lengths = {"codes": "frames", "wav": "samples"}
+    axes = {
+        name: {0: "batch"} | ({2: lengths[name]} if name in lengths else {}) for name in (*graph.inputs, graph.output)
+    }
+    with atomic_path(path) as partial:
+        with warnings.catch_warnings():
+            # the newer exporter (torch.export) takes minutes on these networks, this one seconds
+            warnings.simplefilter("ignore")
+            names = {"input_names": graph.inputs, "output_names": [graph.output], "dynamic_axes": axes}
+            torch.onnx.export(graph, graph.example(FRAMES[0]), partial, **names, opset_version=OPSET, dynamo=False)
+        session = onnxruntime.InferenceSession(partial, providers=["CPUExecutionProvider"])
+        error = max(_distance(session, graph, graph.example(frames)) for frames in FRAMES)
+        if not error <= (CODE_ERRORS if graph.output == "codes" else WAV_ERROR):
+            raise UserError(f"{path}: onnxruntime computes other {graph.output} than torch (distance {error:.2g})")
+    return error
+
+
+def _distance(session, graph, example):
+    (found,) = session.run(None, {name: x.numpy() for name, x in zip(graph.inputs, example, strict=True)})
+    found, expected = torch.from_numpy(found), graph(*example)
+    if found.shape != expected.shape:
+        return float("inf")
+    return ((found != expected).float().mean() if graph.output == "codes" else (found - expected).abs().max()).item()
+
+
+@one_line_errors
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--exp", type=Path, required=True, help="experiment folder")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    parser.add_argument("--safetensors", action="store_true", help="the weights too")
+    args = parser.parse_args(argv)
+    try:
+        import onnx  # noqa: F401  torch asks for it at the end of its work
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise UserError(f'{error}: pip install "pscodec[onnx]"') from None
+    if not (args.exp / "hyperparams.yaml").is_file():
+        raise UserError(f"{args.exp}: no hyperparams.yaml, so not an experiment")
+
+    codec = build_only((args.exp / "hyperparams.yaml").read_text(encoding="utf-8"), "codec").eval()
+    coder = Coder(codec, load_weights(args.exp, {"codec": codec}, args.checkpoint))
+    sizes = {name: z.shape[1] for name, z in coder.silent_side.items()}
+    if args.safetensors:
+        from safetensors.torch import save_file
+
+        with atomic_path(args.out / "codec.safetensors") as partial:
+            save_file({k: v.contiguous() for k, v in codec.state_dict().items()}, partial)
+        print(f"{args.out}/codec.safetensors: {len(codec.state_dict())} tensors")
+    for layer in codec.modules():
+        if parametrize.is_parametrized(layer, "weight"):
+            parametrize.remove_parametrizations(layer, "weight")  # weight norm, folded
+    for name, graph in {"encoder": EncoderGraph(codec), "decoder": DecoderGraph(codec, sizes)}.items():
+        path = args.out / f"{name}.onnx"
+        error = export(graph.eval(), path)
+        what = "share of codes that differ" if name == "encoder" else "largest difference of a sample"
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; onnxruntime and torch: {what} {error:.2g}")
+    facts = {k: getattr(codec, k) for k in ("sample_rate", "hop_length", "n_q", "codebook_size")}
+    facts |= {"fingerprint": coder.fingerprint.hex(), "side": sizes}
+    write_text(args.out / "codec.json", json.dumps(facts, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
