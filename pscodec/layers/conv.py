@@ -2,7 +2,7 @@
 
 Weights keep the shapes of `nn.Conv1d` / `nn.ConvTranspose1d`, so public state dicts fit. The arithmetic runs as a 2-D
 convolution of height 1 with the channels innermost in memory: oneDNN and cuDNN are faster on that layout in
-bfloat16, and activations keep it from layer to layer through their strides.
+bfloat16, and activations keep it from layer to layer through their strides. CPUs without AVX512 are left out of it.
 """
 
 import torch
@@ -11,42 +11,45 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm as _weight_norm
 
 
+def channels_last(device):
+    """Whether convolutions on `device` are to run channels-last: before AVX512, oneDNN's are half as fast that way."""
+    return device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
 def lift(x):
     """`[B, C, T]` -> `[B, C, 1, T]`, channels innermost (a no-op when they already are)."""
     return x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+
+
+def conv1d(x, weight, bias, stride, padding, dilation, groups):
+    """`F.conv1d`, channels-last where that is fast. Options are tuples of one number, as layers keep them."""
+    if not channels_last(x.device):
+        return F.conv1d(x, weight, bias, stride, padding, dilation, groups)
+    flat = (1, *stride), (0, *padding), (1, *dilation)
+    return F.conv2d(lift(x), weight.unsqueeze(2), bias, *flat, groups).squeeze(2)
+
+
+def conv_transpose1d(x, weight, bias, stride, padding, output_padding, groups, dilation):
+    """`F.conv_transpose1d`, as `conv1d`."""
+    if not channels_last(x.device):
+        return F.conv_transpose1d(x, weight, bias, stride, padding, output_padding, groups, dilation)
+    flat = (1, *stride), (0, *padding), (0, *output_padding)
+    return F.conv_transpose2d(lift(x), weight.unsqueeze(2), bias, *flat, groups, (1, *dilation)).squeeze(2)
 
 
 class Conv1d(nn.Conv1d):
     """`nn.Conv1d` (zero padding) computed channels-last. `[B, C, T]` -> `[B, C', T']`."""
 
     def forward(self, x):
-        y = F.conv2d(
-            lift(x),
-            self.weight.unsqueeze(2),
-            self.bias,
-            (1, self.stride[0]),
-            (0, self.padding[0]),
-            (1, self.dilation[0]),
-            self.groups,
-        )
-        return y.squeeze(2)
+        return conv1d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class ConvTranspose1d(nn.ConvTranspose1d):
     """`nn.ConvTranspose1d` computed channels-last. `[B, C, T]` -> `[B, C', T']`."""
 
     def forward(self, x):
-        y = F.conv_transpose2d(
-            lift(x),
-            self.weight.unsqueeze(2),
-            self.bias,
-            (1, self.stride[0]),
-            (0, self.padding[0]),
-            (0, self.output_padding[0]),
-            self.groups,
-            (1, self.dilation[0]),
-        )
-        return y.squeeze(2)
+        options = self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        return conv_transpose1d(x, self.weight, self.bias, *options)
 
 
 def _start(layer, fan_in, gain=1.0):

@@ -5,10 +5,9 @@ keeps them, and every call arranges them anew (and casts them, under autocast): 
 """
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from pscodec.layers.conv import lift
+from pscodec.layers.conv import channels_last, conv1d, conv_transpose1d, lift
 
 
 def pack(layer, dtype=None, bias=True, **changes):
@@ -19,6 +18,11 @@ def pack(layer, dtype=None, bias=True, **changes):
     """
     kind = PackedConvTranspose1d if isinstance(layer, nn.ConvTranspose1d) else PackedConv1d
     return kind(layer, dtype, bias, changes)
+
+
+def in_blocks(device):
+    """Whether weights on `device` are kept in oneDNN's blocks."""
+    return device.type == "cpu" and torch.backends.mkldnn.is_available() and channels_last(device)
 
 
 class _Packed:
@@ -35,59 +39,43 @@ class _Packed:
         if isinstance(layer, _Packed):
             self.dtype, self.packed = layer.dtype, layer.packed
         else:
-            weight = layer.weight.detach().unsqueeze(2).to(dtype or layer.weight.dtype)
-            self.dtype, self.packed = weight.dtype, weight.contiguous(memory_format=torch.channels_last)
-            if weight.device.type == "cpu" and torch.backends.mkldnn.is_available():
-                self.packed = self._in_blocks(self.packed)
+            weight = layer.weight.detach().to(dtype or layer.weight.dtype)
+            self.dtype, self.packed = weight.dtype, weight
+            if in_blocks(weight.device):
+                arrange = getattr(torch.ops.mkldnn, self.ARRANGE)
+                self.packed = arrange(lift(weight), *self._flat(), self.groups, None)
         if bias and layer.bias is not None:
             self.bias = nn.Parameter(layer.bias.detach().to(self.dtype), requires_grad=False)
 
-    def _flat(self, name, height):
-        """An option of the 1-D convolution for the 2-D one of height 1."""
-        return (height, getattr(self, name)[0])
+    def forward(self, x):
+        x = x.to(self.dtype)
+        if not self.packed.is_mkldnn:
+            return self._plain(x)
+        compute = getattr(torch.ops.mkldnn, self.COMPUTE)
+        return compute(lift(x), self.packed, self.bias, *self._flat(), self.groups, "none", [], "").squeeze(2)
 
 
 class PackedConv1d(_Packed, nn.Conv1d):
     """A packed `nn.Conv1d`. `[B, C, T]` of any precision -> `[B, C', T']` of its own."""
 
-    def forward(self, x):
-        x, options = lift(x.to(self.dtype)), self._options
-        if self.packed.is_mkldnn:
-            y = torch.ops.mkldnn._convolution_pointwise(
-                x, self.packed, self.bias, *options, self.groups, "none", [], ""
-            )
-        else:
-            padding, stride, dilation = options
-            y = F.conv2d(x, self.packed, self.bias, stride, padding, dilation, self.groups)
-        return y.squeeze(2)
+    ARRANGE, COMPUTE = "_reorder_convolution_weight", "_convolution_pointwise"
 
-    def _in_blocks(self, weight):
-        return torch.ops.mkldnn._reorder_convolution_weight(weight, *self._options, self.groups, None)
+    def _flat(self):
+        return (0, *self.padding), (1, *self.stride), (1, *self.dilation)
 
-    @property
-    def _options(self):
-        return self._flat("padding", 0), self._flat("stride", 1), self._flat("dilation", 1)
+    def _plain(self, x):
+        return conv1d(x, self.packed, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class PackedConvTranspose1d(_Packed, nn.ConvTranspose1d):
     """A packed `nn.ConvTranspose1d`. `[B, C, T]` of any precision -> `[B, C', T']` of its own."""
 
     OPTIONS = (*_Packed.OPTIONS, "output_padding")
+    ARRANGE, COMPUTE = "_reorder_convolution_transpose_weight", "_convolution_transpose_pointwise"
 
-    def forward(self, x):
-        x, options, groups = lift(x.to(self.dtype)), self._options, self.groups
-        if self.packed.is_mkldnn:
-            op = torch.ops.mkldnn._convolution_transpose_pointwise
-            y = op(x, self.packed, self.bias, *options, groups, "none", [], "")
-        else:
-            padding, more, stride, dilation = options
-            y = F.conv_transpose2d(x, self.packed, self.bias, stride, padding, more, groups, dilation)
-        return y.squeeze(2)
+    def _flat(self):
+        return (0, *self.padding), (0, *self.output_padding), (1, *self.stride), (1, *self.dilation)
 
-    def _in_blocks(self, weight):
-        return torch.ops.mkldnn._reorder_convolution_transpose_weight(weight, *self._options, self.groups, None)
-
-    @property
-    def _options(self):
-        flat = self._flat
-        return flat("padding", 0), flat("output_padding", 0), flat("stride", 1), flat("dilation", 1)
+    def _plain(self, x):
+        options = self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        return conv_transpose1d(x, self.packed, self.bias, *options)

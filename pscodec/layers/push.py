@@ -14,12 +14,13 @@ sum is ahead of the other. The outputs are the whole pass's up to the rounding o
 import torch
 from torch import nn
 
+from pscodec.layers.conv import channels_last
 from pscodec.layers.packed import pack
 from pscodec.utils.errors import UserError
 
 
 class Held:
-    """The end of a signal, kept until it is needed: `[B, C, n]`, time before channels in memory (see layers/conv)."""
+    """The end of a signal, kept until it is needed: `[B, C, n]`, in the order in memory that layers/conv wants."""
 
     def __init__(self):
         self.x = None
@@ -30,7 +31,9 @@ class Held:
             return x
         if x.shape[-1] == 0:
             return self.x
-        return torch.cat([self.x.transpose(1, 2), x.transpose(1, 2)], 1).transpose(1, 2)
+        if channels_last(x.device):
+            return torch.cat([self.x.transpose(1, 2), x.transpose(1, 2)], 1).transpose(1, 2)
+        return torch.cat([self.x, x], 2)
 
     def keep(self, x):
         self.x = x.clone()  # a view would keep all of a long piece alive
