@@ -62,6 +62,7 @@ TINY = {
     "melp_width": 32,
     "melp_blocks": 1,
     "codebook_size": 64,
+    "quantize_start": 0,
     "kmeans_steps": 0,
 }
 

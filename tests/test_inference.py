@@ -198,7 +198,6 @@ def test_another_models_stream_and_profile_are_refused_by_name(codec, tmp_path):
         ({"hop_length": 160}, "frames that are not those of tiny"),
         ({"sample_rate": 16000}, "frames that are not those"),
         ({"bits": 7}, "frames that are not those"),
-        ({"side": {}}, "side information that is not that"),
         ({"side": {"z_vp": Vector.of(np.ones(32)), "z_mel": Vector.of(np.ones(31))}}, "side information"),
         ({"side": {"z_vp": Vector.of(np.ones(32)), "z_xy": Vector.of(np.ones(32))}}, "side information"),
     ],
