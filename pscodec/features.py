@@ -36,7 +36,8 @@ def decibels(wav, n_fft=1024, hop_length=240):
 
 @functools.lru_cache(maxsize=64)
 def _hann(win_length, device):
-    return torch.hann_window(win_length, device=device)
+    with torch.inference_mode(False):  # kept for training too, which cannot go through a tensor made for inference
+        return torch.hann_window(win_length, device=device)
 
 
 class LogMel(nn.Module):

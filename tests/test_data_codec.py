@@ -113,3 +113,10 @@ def test_ranks_share_the_global_batch():
     whole = epochs(Batches(50, 4, steps=3), 1)
     parts = [epochs(Batches(50, 2, steps=3, rank=r, world=2), 1) for r in (0, 1)]
     assert [a + b for a, b in zip(*parts, strict=True)] == whole
+
+
+def test_the_last_epoch_ends_with_the_training():
+    batches = Batches(10, 2, steps=3, total=4)
+    assert len(list(batches)) == 3
+    batches.set_epoch(2)
+    assert len(batches) == len(list(batches)) == 1

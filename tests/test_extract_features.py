@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 from pscodec.bin import extract_features
-from pscodec.bin.extract_features import Archive, Settings, extract, main
+from pscodec.bin.extract_features import Archive, Settings, Workers, extract, main
 from pscodec.data.audio import load_audio
 from pscodec.data.kaldi import Utterance, load_matrices, read_table, write_data_dir
 from pscodec.features import FBank, LogMel
@@ -222,7 +222,8 @@ def test_processes_change_nothing(tmp_path):
     paths = [noise(tmp_path / f"{i}.wav", 0.5, seed=i) for i in range(20)]
     (tmp_path / "7.wav").write_bytes(b"")
     one, two = data_dir(tmp_path / "1", paths), data_dir(tmp_path / "2", paths)
-    assert extract(one, Settings(), nj=1) == extract(two, Settings(), nj=2)
+    with Workers(2) as workers:
+        assert extract(one, Settings()) == extract(two, Settings(), workers)
     first, second = load_matrices(one / "mel.scp"), load_matrices(two / "mel.scp")
     assert len(first) == 19 and list(first) == list(second)
     assert all(np.allclose(first[u], second[u], atol=1e-4) for u in first)

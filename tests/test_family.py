@@ -287,11 +287,11 @@ def test_no_configuration_is_left_out(recipe):
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_every_configuration_trains_two_steps_and_codes(recipe, name):
+    torch.manual_seed(0)
     hp = build(text_of(recipe, name, dropout=0.1))
     codec, discriminators = hp["codec"], hp["discriminators"]
     for optimizer_of, module in (("codec_optimizer", codec), ("discriminator_optimizer", discriminators)):
         hp[optimizer_of] = hp[optimizer_of]([p for p in module.parameters() if p.requires_grad])
-    torch.manual_seed(0)
     wav = 0.1 * torch.randn(2, 1, 9600)
     prompt = Prompt(mel=torch.randn(2, 80, 60), voiceprint=torch.randn(2, 192))
     before = {k: v.clone() for k, v in codec.named_parameters() if v.requires_grad}

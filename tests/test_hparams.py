@@ -86,3 +86,9 @@ def test_a_strangers_yaml_cannot_run_foreign_code(conf):
             build_only(f"codec: {evil}\n", "codec")
         with pytest.raises(UserError, match="not a class of pscodec"):
             build_only(f"codec: !new:pscodec.quantizers.codebook.Codebook\n    size: 8\n    dim: {evil}\n", "codec")
+
+
+def test_a_value_that_a_part_refuses_is_one_line():
+    text = "part: !new:pscodec.layers.transformer.SelfAttention\n    channels: 8\n    n_heads: 3\n"
+    with pytest.raises(UserError, match="cannot be built: .*8 channels do not divide into 3 heads"):
+        build(text)

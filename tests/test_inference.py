@@ -26,7 +26,7 @@ def codec(tiny_exp):
 def speech(seconds, seed=0, rate=RATE):
     """Noise with a slow envelope."""
     rng = np.random.default_rng(seed)
-    n = int(seconds * rate)
+    n = round(seconds * rate)
     return (0.2 * rng.normal(size=n) * (1 + np.sin(np.arange(n) / 1500)) / 2).clip(-1, 1).astype(np.float32)
 
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from pscodec.features import stft
 from pscodec.losses.adversarial import FeatureMatching, HingeGenerator, hinge_discriminator
 from pscodec.losses.base import WeightedSum
 from pscodec.losses.quantization import Quantization
@@ -75,3 +76,12 @@ def test_weighted_sum_logs_what_it_does_not_train_and_waits_for_discriminators()
     assert set(losses(evidence)[1]) == {"wav", "quant", "adv"}
     with pytest.raises(ValueError, match="do not match"):
         WeightedSum({"wav": WavL1()}, {"mel": 1})
+
+
+def test_what_was_used_before_can_be_trained_through():
+    wav = 0.1 * torch.randn(1, 1, 6000)
+    with torch.inference_mode():
+        stft(wav, 448, 112)  # a window length of its own, first met in use
+    trained = wav.clone().requires_grad_()
+    stft(trained, 448, 112).abs().sum().backward()
+    assert trained.grad.abs().sum() > 0

@@ -11,6 +11,7 @@ from pscodec.discriminators.msstft import MultiScaleSTFTDiscriminator
 from pscodec.layers.conv import conv, upsample
 from pscodec.models.hificodec import Encoder
 from pscodec.types import Prompt
+from pscodec.utils.errors import UserError
 from pscodec.utils.hparams import build_only, compose, resolve
 
 CONF = Path(__file__).parents[1] / "recipes/LibriTTS/codec/conf"
@@ -137,5 +138,5 @@ def test_discriminators_string_their_answers_together():
 
 
 def test_strides_that_do_not_match_are_refused():
-    with pytest.raises(ValueError, match="samples a frame"):
+    with pytest.raises(UserError, match="samples a frame"):
         codec(CONF / "presets/mini.yaml", decoder_strides=[4, 4, 4, 4])

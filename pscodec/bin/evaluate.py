@@ -316,7 +316,7 @@ def read_codes(folder, utts):
             from pscodec import bitstream
 
             stream = bitstream.read(path)
-            yield stream.codes, 1 << stream.bits
+            yield stream.codes, 1 << stream.header.bits
 
 
 def print_failures(rows):

@@ -199,24 +199,37 @@ def _work(task):
         return utterance.utt, None, str(error)
 
 
-def _results(tasks, nj):
-    """`_work` on every task, in order, in `nj` processes."""
-    if nj <= 1 or len(tasks) < 16:  # a process takes seconds to start
-        yield from map(_work, tasks)
-        return
-    context = multiprocessing.get_context("spawn")
-    nj = min(nj, len(tasks))
-    with concurrent.futures.ProcessPoolExecutor(nj, context, torch.set_num_threads, (1,)) as pool:
+class Workers:
+    """Runs tasks in `nj` processes, which start with the first large lot and serve all folders: a start takes seconds.
+
+    A context manager; `map` gives the answers in the tasks' order.
+    """
+
+    def __init__(self, nj=1):
+        spawn = multiprocessing.get_context("spawn")
+        self.pool = nj > 1 and concurrent.futures.ProcessPoolExecutor(nj, spawn, torch.set_num_threads, (1,))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.pool:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, work, tasks):
+        if not self.pool or len(tasks) < 16:
+            yield from map(work, tasks)
+            return
         try:
-            yield from pool.map(_work, tasks, chunksize=8)
+            yield from self.pool.map(work, tasks, chunksize=8)
         except concurrent.futures.process.BrokenProcessPool:
             raise UserError("a worker process died (out of memory?); start again with a smaller --nj") from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
-def extract(folder, settings, nj=1, allow_pipes=False):
-    """Make the features of a data folder; returns `(made, kept, failed)`: two counts and `{utt: reason}`.
+def extract(folder, settings, workers=None, allow_pipes=False):
+    """Make the features of a data folder, by `workers` or in this process.
+
+    Returns `(made, kept, failed)`: two counts and `{utt: reason}`.
 
     Raises UserError for a broken data folder, wrong CAM++ weights, or if no utterance at all has features.
     """
@@ -231,7 +244,8 @@ def extract(folder, settings, nj=1, allow_pipes=False):
         if missing:
             tasks.append((settings, utterance, missing))
     failed = {}
-    for utt, found, reason in progress(_results(tasks, nj), f"features of {folder}", len(tasks), disable=not tasks):
+    results = (workers or Workers()).map(_work, tasks)
+    for utt, found, reason in progress(results, f"features of {folder}", len(tasks), disable=not tasks):
         if found is None:
             failed[utt] = reason
             continue
@@ -257,14 +271,15 @@ def main(argv=None):
     parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")
     args = parser.parse_args(argv)
     settings = Settings(args.sample_rate, args.campplus, args.compress)
-    for folder in args.data_dir:
-        made, kept, failed = extract(folder, settings, args.nj, args.allow_pipes)
-        for utt, reason in failed.items():
-            print(f"left out: {utt}: {reason}", file=sys.stderr)
-        if failed:
-            total = made + kept + len(failed)
-            print(f"warning: {folder}: {len(failed)} of {total} utterances have no features", file=sys.stderr)
-        print(f"{folder}: features of {made} utterances made, of {kept} already there, {len(failed)} left out")
+    with Workers(args.nj) as workers:
+        for folder in args.data_dir:
+            made, kept, failed = extract(folder, settings, workers, args.allow_pipes)
+            for utt, reason in failed.items():
+                print(f"left out: {utt}: {reason}", file=sys.stderr)
+            if failed:
+                total = made + kept + len(failed)
+                print(f"warning: {folder}: {len(failed)} of {total} utterances have no features", file=sys.stderr)
+            print(f"{folder}: features of {made} utterances made, of {kept} already there, {len(failed)} left out")
 
 
 if __name__ == "__main__":

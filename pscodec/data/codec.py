@@ -116,27 +116,30 @@ class Batches(Sampler):
 
     `steps` batches an epoch (None: one pass, its last incomplete batch dropped). The order is a function of (seed,
     pass). `skip` batches of the next epoch are left out: a resumed run sets it to the step it had reached.
+    `total` batches all told (None: no end): the last epoch may be shorter.
     `rank`, `world`: this process takes every `world`-th batch of a global batch `world` times as large.
     """
 
-    def __init__(self, n, batch_size, steps=None, seed=0, shuffle=True, rank=0, world=1):
+    def __init__(self, n, batch_size, steps=None, seed=0, shuffle=True, rank=0, world=1, total=None):
         if n < 1:
             raise UserError("no utterances to train on")
         self.n, self.batch_size, self.seed, self.shuffle = n, batch_size, seed, shuffle
         self.rank, self.world = rank, world
         self.steps = steps or max(1, n // (batch_size * world))
+        self.total = total
         self.epoch, self.skip = 1, 0
 
     def set_epoch(self, epoch):
         self.epoch = epoch
 
     def __len__(self):
-        return self.steps
+        left = self.steps if self.total is None else self.total - (self.epoch - 1) * self.steps
+        return max(0, min(self.steps, left))
 
     def __iter__(self):
         first, self.skip = self.skip, 0
         orders = {}
-        for step in range(first, self.steps):
+        for step in range(first, len(self)):
             begin = (((self.epoch - 1) * self.steps + step) * self.world + self.rank) * self.batch_size
             batch = []
             for position in range(begin, begin + self.batch_size):

@@ -1,5 +1,6 @@
 """Named losses and their weights."""
 
+import torch
 from torch import nn
 
 
@@ -22,7 +23,8 @@ class WeightedSum(nn.Module):
         for name, loss in self.terms.items():
             if getattr(loss, "adversarial", False) and evidence.fake is None:
                 continue
-            values[name] = loss(evidence)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and bool(self.weights[name])):
+                values[name] = loss(evidence)
             if self.weights[name]:
                 total = total + self.weights[name] * values[name]
         return total, {name: value.detach() for name, value in values.items()}

@@ -62,9 +62,9 @@ class Head(nn.Module):
         self.to(memory_format=torch.channels_last)  # twice as fast on CPUs
 
     def forward(self, fbank):
-        x = F.relu(self.bn1(self.conv1(fbank.unsqueeze(1))))
+        x = F.relu_(self.bn1(self.conv1(fbank.unsqueeze(1))))
         x = self.layer2(self.layer1(x))
-        return F.relu(self.bn2(self.conv2(x))).flatten(1, 2)
+        return F.relu_(self.bn2(self.conv2(x))).flatten(1, 2)
 
 
 class ResidualBlock(nn.Module):
@@ -82,8 +82,8 @@ class ResidualBlock(nn.Module):
             self.shortcut.append(nn.BatchNorm2d(channels))
 
     def forward(self, x):
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(y + self.shortcut(x))
+        y = self.bn2(self.conv2(F.relu_(self.bn1(self.conv1(x)))))
+        return F.relu_(y + self.shortcut(x))
 
 
 class XVector(nn.Module):
@@ -107,7 +107,7 @@ class XVector(nn.Module):
             x = self.get_submodule(f"block{i}")(x)
             x = self.get_submodule(f"transit{i}")(x)
         # float32: under autocast a variance taken in bfloat16 would lose most of its digits
-        x = F.relu(self.out_nonlinear(x)).float()
+        x = F.relu_(self.out_nonlinear(x)).float()
         return self.dense(torch.cat([x.mean(-1), x.std(-1)], dim=1))
 
 
@@ -131,7 +131,7 @@ class TDNN(nn.Module):
         self.nonlinear = Norm(out_channels)
 
     def forward(self, x):
-        return F.relu(self.nonlinear(self.linear(x)))
+        return F.relu_(self.nonlinear(self.linear(x)))
 
 
 class DenseBlock(nn.ModuleDict):
@@ -157,8 +157,8 @@ class DenseLayer(nn.Module):
         self.cam_layer = CAMLayer(bottleneck, growth, dilation)
 
     def forward(self, x):
-        x = self.linear1(F.relu(self.nonlinear1(x)))
-        return self.cam_layer(F.relu(self.nonlinear2(x)))
+        x = self.linear1(F.relu_(self.nonlinear1(x)))
+        return self.cam_layer(F.relu_(self.nonlinear2(x)))
 
 
 class CAMLayer(nn.Module):
@@ -173,7 +173,7 @@ class CAMLayer(nn.Module):
 
     def forward(self, x):
         context = x.mean(-1, keepdim=True) + segment_means(x)  # [B, C, ceil(T / 100)]: one column a segment
-        mask = torch.sigmoid(self.linear2(F.relu(self.linear1(context))))
+        mask = torch.sigmoid(self.linear2(F.relu_(self.linear1(context))))
         return self.linear_local(x) * spread(mask, x.shape[-1])
 
 
@@ -196,7 +196,7 @@ class Transit(nn.Module):
         self.linear = nn.Conv1d(in_channels, out_channels, 1, bias=False)
 
     def forward(self, x):
-        return self.linear(F.relu(self.nonlinear(x)))
+        return self.linear(F.relu_(self.nonlinear(x)))
 
 
 class Dense(nn.Module):

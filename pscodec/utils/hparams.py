@@ -58,8 +58,11 @@ def _float_of_yaml_1_1(match):
 
 
 def build(text):
-    """Everything that YAML `text` describes, built: a dict."""
-    return load_hyperpyyaml(io.StringIO(text))
+    """Everything that YAML `text` describes, built: a dict. Raises UserError for values that a part refuses."""
+    try:
+        return load_hyperpyyaml(io.StringIO(text))
+    except ValueError as error:  # a part refuses its arguments
+        raise UserError(f"this configuration cannot be built: {str(error.args[-1]).splitlines()[0]}") from error
 
 
 def build_only(text, key):

@@ -93,7 +93,8 @@ elif [ -n "$parent" ]; then
     echo "error: --parent is for a codec that is trained twice; $config names no parent" >&2; exit 1
 fi
 
-at() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ] && printf '\n== stage %s: %s\n' "$1" "$2"; }
+at() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ] && printf '\n== stage %s: %s   [%s]\n' "$1" "$2" "$(elapsed)"; }
+elapsed() { printf '%d:%02d' $((SECONDS / 60)) $((SECONDS % 60)); }   # minutes and seconds since the start
 
 if at 0 "corpus ($corpus)"; then
     download=(--downloads "$downloads")

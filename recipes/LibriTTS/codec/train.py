@@ -73,7 +73,9 @@ def loaders(hp, train, dev, world):
     if hp["batch_size"] % world:
         raise UserError(f"batch_size {hp['batch_size']} does not divide by {world} processes")
     size = hp["batch_size"] // world
-    batches = Batches(len(train), size, hp["steps_per_epoch"], hp["seed"], rank=get_rank() or 0, world=world)
+    batches = Batches(
+        len(train), size, hp["steps_per_epoch"], hp["seed"], rank=get_rank() or 0, world=world, total=hp["total_steps"]
+    )
     # its own generator: the loader must not draw from the one that a checkpoint restores
     common = {"collate_fn": collate, "generator": torch.Generator(), "pin_memory": torch.cuda.is_available()}
     train_loader = DataLoader(
