@@ -3,30 +3,45 @@
 import functools
 
 import torch
+import torch.nn.functional as F
 import torchaudio
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 
-def stft(wav, n_fft, hop_length, win_length=None, normalized=False):
+def stft(wav, n_fft, hop_length, normalized=False):
     """Complex STFT with a Hann window, centred with reflection.
 
     Arguments: `wav` `[..., L]` (any rank), sizes in samples. Returns complex `[..., n_fft // 2 + 1, F]`,
-    F = 1 + L // hop_length. With `normalized` the frames are divided by sqrt(win_length).
+    F = 1 + L // hop_length. With `normalized` the frames are divided by sqrt(n_fft).
     """
-    win_length = win_length or n_fft
-    window = _hann(win_length, wav.device)
-    flat = torch.stft(
-        wav.float().reshape(-1, wav.shape[-1]),
-        n_fft,
-        hop_length,
-        win_length,
-        window,
-        return_complex=True,
-        normalized=False,
-    )
+    flat = F.pad(wav.float().reshape(1, -1, wav.shape[-1]), (n_fft // 2, n_fft // 2), mode="reflect")[0]
+    frames = RealFFT.apply(flat.unfold(-1, n_fft, hop_length) * _hann(n_fft, wav.device)).transpose(-1, -2)
     if normalized:
-        flat = flat / win_length**0.5
-    return flat.reshape(*wav.shape[:-1], *flat.shape[-2:])
+        frames = frames / n_fft**0.5
+    return frames.reshape(*wav.shape[:-1], *frames.shape[-2:])
+
+
+class RealFFT(torch.autograd.Function):
+    """`torch.fft.rfft` over the last axis whose gradient is a real transform as well, where torch's own is complex.
+
+    With it the Mel losses' backward pass takes about half as long. It cannot be differentiated twice.
+    """
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.length = x.shape[-1]
+        return torch.fft.rfft(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        # irfft counts every bin twice but the first and, for even lengths, the last; rfft's adjoint none
+        half = grad / 2
+        half[..., 0] = grad[..., 0]
+        if ctx.length % 2 == 0:
+            half[..., -1] = grad[..., -1]
+        return torch.fft.irfft(half, ctx.length, norm="forward")
 
 
 def decibels(wav, n_fft=1024, hop_length=240):
@@ -35,9 +50,9 @@ def decibels(wav, n_fft=1024, hop_length=240):
 
 
 @functools.lru_cache(maxsize=64)
-def _hann(win_length, device):
+def _hann(n_fft, device):
     with torch.inference_mode(False):  # kept for training too, which cannot go through a tensor made for inference
-        return torch.hann_window(win_length, device=device)
+        return torch.hann_window(n_fft, device=device)
 
 
 class LogMel(nn.Module):

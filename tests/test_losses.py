@@ -85,3 +85,16 @@ def test_what_was_used_before_can_be_trained_through():
     trained = wav.clone().requires_grad_()
     stft(trained, 448, 112).abs().sum().backward()
     assert trained.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("n_fft", [8, 9, 256])
+def test_stft_and_its_gradient_are_torchs(n_fft):
+    wav = torch.randn(2, 1, 600, dtype=torch.float32, requires_grad=True)
+    other = wav.detach().clone().requires_grad_()
+    spectrum = stft(wav, n_fft, 4)
+    wanted = torch.stft(other[:, 0], n_fft, 4, window=torch.hann_window(n_fft), return_complex=True)[:, None]
+    weights = torch.randn_like(wanted)
+    (spectrum * weights).sum().abs().backward()
+    (wanted * weights).sum().abs().backward()
+    assert torch.allclose(spectrum, wanted, atol=1e-4)
+    assert torch.allclose(wav.grad, other.grad, atol=1e-4)
