@@ -7,23 +7,21 @@ from collections import defaultdict
 import speechbrain as sb
 import torch
 from speechbrain.utils.checkpoints import ckpt_recency
-from speechbrain.utils.distributed import if_main_process, main_process_only
+from speechbrain.utils.distributed import if_main_process
 from torch.nn.parallel import DistributedDataParallel
 
+from pscodec.brains.loop import PLAIN_STATE, Loop
 from pscodec.types import Evidence
 from pscodec.utils.checkpoint import RandomState
 from pscodec.utils.errors import UserError
 
 
-class CodecBrain(sb.Brain):
+class CodecBrain(Loop):
     """Trains `modules.codec` against `modules.discriminators`; a batch is (`wav` `[B, 1, L]`, `Prompt`).
 
     hparams: `losses` (losses.base.WeightedSum), `discriminator_loss` (real, fake -> scalar), `codec_optimizer`,
     `discriminator_optimizer`, `scheduler` (constructors), and the scalars that conf/base.yaml explains.
-    `journal` (brains.journal.Journal) is set before `fit`.
     """
-
-    journal = None
 
     def _wrap_distributed(self):
         # SpeechBrain's own would synchronise the batch norms, and the only ones here are CAM++'s, which are frozen
@@ -42,7 +40,7 @@ class CodecBrain(sb.Brain):
         self.schedulers = {name: hp.scheduler(optimizer) for name, optimizer in self.optimizers_dict.items()}
         for name, optimizer in self.optimizers_dict.items():
             self.checkpointer.add_recoverable(f"optimizer_{name}", optimizer)
-            self.checkpointer.add_recoverable(f"scheduler_{name}", self.schedulers[name], **_PLAIN_STATE)
+            self.checkpointer.add_recoverable(f"scheduler_{name}", self.schedulers[name], **PLAIN_STATE)
         self.checkpointer.add_recoverable("random_state", RandomState())
         self._start_counting()
 
@@ -105,16 +103,6 @@ class CodecBrain(sb.Brain):
             norm = torch.nn.utils.clip_grad_norm_(self.params[name], self.hparams.clip_norm)
             self.sums[f"grad_{name}"] += norm.item()
         optimizer.step()
-
-    def _save_intra_epoch_ckpt(self):
-        # SpeechBrain's own, with the step in the metadata
-        flag = sb.core.INTRA_EPOCH_CKPT_FLAG
-        self.checkpointer.save_and_keep_only(
-            meta={flag: True, "step": self.optimizer_step},
-            end_of_epoch=False,
-            num_to_keep=1,
-            ckpt_predicate=lambda checkpoint: flag in checkpoint.meta,
-        )
 
     # ---- what is logged
 
@@ -185,7 +173,7 @@ class CodecBrain(sb.Brain):
             )
             self.journal.speech(step, dict(zip(("reference", "decoded"), self.example, strict=True)), hp.sample_rate)
         self.checkpointer.save_and_keep_only(
-            meta={"score": score, "step": step, "epoch": epoch},
+            meta={**self.meta(), "score": score, "epoch": epoch},
             num_to_keep=hp.keep_checkpoints,
             importance_keys=[ckpt_recency],
             min_keys=["score"],
@@ -202,15 +190,3 @@ def perplexity_and_usage(counts):
     """exp(entropy) of the codes and the share of entries used, both `[K]`, from counts `[K, codebook_size]`."""
     p = counts / counts.sum(1, keepdim=True).clamp(min=1)
     return torch.special.entr(p).sum(1).exp(), (counts > 0).float().mean(1)
-
-
-@main_process_only
-def _save_state(obj, path):
-    torch.save(obj.state_dict(), path)
-
-
-def _load_state(obj, path, end_of_epoch):
-    obj.load_state_dict(torch.load(path, weights_only=True))
-
-
-_PLAIN_STATE = {"custom_save_hook": _save_state, "custom_load_hook": _load_state}

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from pscodec.brains import ict
 from pscodec.brains.codec import CodecBrain
 from pscodec.brains.journal import Journal
+from pscodec.brains.loop import Recovery
 from pscodec.data.codec import Batches, SegmentPromptDataset, collate
 from pscodec.prompts.campplus import CAMPPlus, load_campplus
 from pscodec.utils.checkpoint import AtomicCheckpointer, load_weights
@@ -30,6 +31,7 @@ from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import atomic_path, write_text
 from pscodec.utils.hparams import build, compose, resolve
 from pscodec.utils.machine import best_precision, keep_memory
+from pscodec.utils.options import check_same_model, parse_overrides
 
 
 def options(argv=None):
@@ -40,20 +42,7 @@ def options(argv=None):
     parser.add_argument("--init", type=Path, help="experiment whose codec and discriminators to start from")
     parser.add_argument("--parent", type=Path, help="experiment of the first training, for ICT")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args, rest = parser.parse_known_args(argv)
-    overrides = {}
-    for flag, value in zip(rest[::2], rest[1::2], strict=False):
-        if not flag.startswith("--"):
-            raise UserError(f"expected --key value, got {flag!r}")
-        overrides[flag[2:].replace("-", "_")] = _scalar(value)
-    if len(rest) % 2:
-        raise UserError(f"option {rest[-1]} has no value")
-    return args, overrides
-
-
-def _scalar(word):
-    """A word of the command line as YAML 1.2 means it: 1e-3 is a number."""
-    return YAML(typ="safe", pure=True).load(word)
+    return parse_overrides(parser, argv)
 
 
 def datasets(hp):
@@ -86,17 +75,6 @@ def loaders(hp, train, dev, world):
     return batches, train_loader, valid_loader
 
 
-class Recovery:
-    """A resumed run's first epoch begins at the batch after the last one that the checkpoint has seen."""
-
-    def __init__(self, brain, batches):
-        self.brain, self.batches = brain, batches
-
-    def set_epoch(self, epoch):
-        self.batches.set_epoch(epoch)
-        self.batches.skip = self.brain.step
-
-
 @one_line_errors
 def main(argv=None):
     args, overrides = options(argv)
@@ -110,7 +88,7 @@ def main(argv=None):
     if bool(args.parent) != bool(hp["ict_learned"]):
         raise UserError("--parent (an experiment) and ict_learned (a configuration's key) need each other")
     if if_main_process():
-        _same_model(args.exp / "hyperparams.yaml", text)
+        check_same_model(args.exp, text)
         write_text(args.exp / "hyperparams.yaml", text)
 
     train, dev = datasets(hp)
@@ -171,20 +149,6 @@ def _introduce(brain, args, hp, precision, train, dev, last):
     say(f"  {len(train)} training utterances ({seconds / 3600:.2f} h), {len(dev)} for validation")
     if last:
         say(f"  going on from step {last.meta['step']}")
-
-
-def _same_model(path, text):
-    """A run goes on only with the model it began with: changed sizes are told before anything is loaded."""
-    if not path.exists() or not list(path.parent.glob("save/CKPT*")):
-        return
-    before, now = path.read_text(encoding="utf-8").splitlines(), text.splitlines()
-    changed = [line.strip() for line in now if line not in before and ":" in line]
-    structural = [line for line in changed if line.split(":")[0] not in _FREE_TO_CHANGE]
-    if structural:
-        raise UserError(f"{path.parent} was trained with another configuration ({structural[0]}); choose another --exp")
-
-
-_FREE_TO_CHANGE = {"num_workers", "log_steps", "ckpt_interval_steps", "keep_checkpoints", "precision"}
 
 
 if __name__ == "__main__":
