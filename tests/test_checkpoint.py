@@ -47,6 +47,21 @@ def test_a_kill_in_the_middle_is_not_taken_for_a_checkpoint(tmp_path):
     assert not partial.exists() and len(checkpoints(tmp_path)) == 2
 
 
+def test_a_damaged_checkpoint_is_passed_over_with_a_word(tmp_path, capsys):
+    model = torch.nn.Linear(20, 20)
+    checkpointer = AtomicCheckpointer(tmp_path, {"codec": model})
+    for step in (1, 2):
+        saved = checkpointer.save_checkpoint(meta={"step": step, "unixtime": float(step)})
+    file = saved.paramfiles["codec"]
+    assert checkpointer.find_checkpoint().meta["step"] == 2
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    for damage in (bytes(data), bytes(data[:-700]), b""):
+        file.write_bytes(damage)
+        assert checkpointer.recover_if_possible().meta["step"] == 1
+        assert "codec.ckpt: damaged" in capsys.readouterr().err
+
+
 def test_best_and_last(tmp_path):
     model = torch.nn.Linear(1, 1, bias=False)
     checkpointer = AtomicCheckpointer(tmp_path / "save", {"codec": model})

@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from pscodec import bitstream, cli
+from pscodec.utils.checkpoint import codec_weights
 
 # smaller than the mini preset, and everything on: discriminators, restarts of dead codes, dropout, loader workers
 TINY = {
@@ -180,9 +181,8 @@ def train(recipe, place, exp, launch=(), **options):
         "--exp",
         exp,
     ]
-    return subprocess.Popen(
-        [*map(str, command), *words(settings)], cwd=recipe, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([*map(str, command), *words(settings)], cwd=recipe, start_new_session=True, **pipes)
 
 
 def test_two_processes_train_together(recipe, place, walked, tmp_path):
@@ -208,27 +208,41 @@ def last_checkpoint(exp):
 
 
 def test_a_killed_run_ends_bit_equal_to_one_that_never_stopped(recipe, place, walked, tmp_path):
-    finished(train(recipe, place, tmp_path / "whole"))
-    process = train(recipe, place, tmp_path / "killed")
-    deadline = time.time() + 200
-    while (last_checkpoint(tmp_path / "killed")[0] or {"step": 0})["step"] < 10:
-        assert time.time() < deadline and process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.02)
+    finished(train(recipe, place, tmp_path / "whole", ema_decay=0.5))
+    process = train(recipe, place, tmp_path / "killed", ema_decay=0.5)
+    wait_for(process, tmp_path / "killed", 4)
+    os.killpg(process.pid, signal.SIGTERM)  # a scheduler's preemption: the loader's processes get it too
+    out, _ = process.communicate()
+    stopped = last_checkpoint(tmp_path / "killed")[0]["step"]
+    assert process.returncode == 143 and f"SIGTERM: saved at step {stopped}" in out.splitlines()[-1]
+    process = train(recipe, place, tmp_path / "killed", ema_decay=0.5)
+    wait_for(process, tmp_path / "killed", 10)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     stopped = last_checkpoint(tmp_path / "killed")[0]["step"]
     assert 10 <= stopped < 16, "killed in mid-epoch"
-    assert f"going on from step {stopped}" in finished(train(recipe, place, tmp_path / "killed"))
+    assert f"going on from step {stopped}" in finished(train(recipe, place, tmp_path / "killed", ema_decay=0.5))
 
     (meta, whole), (other, resumed) = (last_checkpoint(tmp_path / name) for name in ("whole", "killed"))
     assert meta["step"] == other["step"] == 16 and meta["score"] == other["score"]
     states = [p for p in sorted(whole.glob("*.ckpt")) if p.name not in ("brain.ckpt", "epochs.ckpt")]
-    assert {"codec.ckpt", "discriminators.ckpt", "optimizer_codec.ckpt", "random_state.ckpt"} <= {
+    assert {"codec.ckpt", "codec_mean.ckpt", "discriminators.ckpt", "optimizer_codec.ckpt", "random_state.ckpt"} <= {
         p.name for p in states
     }
     for path in states:
         one, two = (torch.load(p, weights_only=True) for p in (path, resumed / path.name))
         assert same(one, two), f"{path.name} differs"
+    mean, last = (torch.load(whole / name, weights_only=True) for name in ("codec_mean.ckpt", "codec.ckpt"))
+    assert mean.keys() == last.keys() and not torch.equal(mean["encoder.last.weight"], last["encoder.last.weight"])
+    assert codec_weights(tmp_path / "whole", "last")[0].name == "codec_mean.ckpt"
+
+
+def wait_for(process, exp, step):
+    """Until there is a checkpoint of `step` or later."""
+    deadline = time.time() + 200
+    while (last_checkpoint(exp)[0] or {"step": 0})["step"] < step:
+        assert time.time() < deadline and process.poll() is None, "the run ended before it could be stopped"
+        time.sleep(0.02)
 
 
 def same(one, two):
@@ -257,8 +271,6 @@ def test_fine_tuning_starts_from_another_experiments_codec_and_discriminators(re
 
 
 def last_checkpoint_best(exp):
-    from pscodec.utils.checkpoint import codec_weights
-
     return Path(codec_weights(exp)[0]).parent
 
 

@@ -1,5 +1,6 @@
 """The GAN step of every codec: discriminators, then codec. Knows names, not classes."""
 
+import copy
 import time
 import warnings
 from collections import defaultdict
@@ -42,7 +43,15 @@ class CodecBrain(Loop):
             self.checkpointer.add_recoverable(f"optimizer_{name}", optimizer)
             self.checkpointer.add_recoverable(f"scheduler_{name}", self.schedulers[name], **PLAIN_STATE)
         self.checkpointer.add_recoverable("random_state", RandomState())
+        self.mean = None
+        if hp.ema_decay:
+            self.mean = copy.deepcopy(self._plain("codec")).requires_grad_(False).eval()
+            self.checkpointer.add_recoverable("codec_mean", self.mean)
         self._start_counting()
+
+    def _plain(self, name):
+        """`modules[name]` without what training on several devices wraps round it."""
+        return getattr(self.modules[name], "module", self.modules[name])
 
     def fit_batch(self, batch):
         self.waited += time.perf_counter() - self.idle_since
@@ -65,6 +74,8 @@ class CodecBrain(Loop):
                 warnings.filterwarnings("ignore", message=r".*lr_scheduler.step\(\)` before.*")
                 scheduler.step()
         self.optimizer_step += 1
+        if self.mean is not None:
+            self._average()
         self._count(wav, output.quantized.codes, {"total": total.detach(), **terms})
         self.idle_since = time.perf_counter()
         return total.detach()
@@ -78,7 +89,7 @@ class CodecBrain(Loop):
         self._descend("discriminators", loss)
         self.sums["disc"] += loss.item()
         # frozen, the codec's turn neither computes nor leaves gradients in them
-        plain = getattr(discriminators, "module", discriminators)
+        plain = self._plain("discriminators")
         plain.requires_grad_(False)
         with self.training_ctx:
             with torch.no_grad():
@@ -103,6 +114,17 @@ class CodecBrain(Loop):
             norm = torch.nn.utils.clip_grad_norm_(self.params[name], self.hparams.clip_norm)
             self.sums[f"grad_{name}"] += norm.item()
         optimizer.step()
+
+    @torch.no_grad()
+    def _average(self):
+        """One step of the running mean of the codec's weights; it forgets faster at first."""
+        codec, step = self._plain("codec"), self.optimizer_step
+        new = 1 - min(self.hparams.ema_decay, step / (10 + step))
+        pairs = zip(self.mean.parameters(), codec.parameters(), strict=True)
+        mean, now = zip(*[(m, p) for m, p in pairs if p.requires_grad], strict=True)
+        torch._foreach_lerp_(mean, now, new)
+        for mine, theirs in zip(self.mean.buffers(), codec.buffers(), strict=True):
+            mine.copy_(theirs)
 
     # ---- what is logged
 
@@ -150,8 +172,9 @@ class CodecBrain(Loop):
 
     def evaluate_batch(self, batch, stage):
         wav, prompt = batch[0].to(self.device), batch[1].to(self.device)
+        codec = self.modules.codec if self.mean is None else self.mean
         with self.evaluation_ctx:
-            output = self.modules.codec(wav, prompt)
+            output = codec(wav, prompt)
             total, terms = self.hparams.losses(Evidence(wav, output))
         for name, value in {"total": total, **terms}.items():
             self.valid_sums[name] += float(value)

@@ -1,14 +1,44 @@
 """What every training loop of the project shares."""
 
+import signal
+
 import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import main_process_only
+from speechbrain.utils.distributed import if_main_process, main_process_only
 
 
 class Loop(sb.Brain):
-    """A Brain that counts its steps in the metadata of checkpoints. `journal` (brains.journal) is set before `fit`."""
+    """A Brain that counts its steps in the metadata of checkpoints. `journal` (brains.journal) is set before `fit`.
+
+    SIGTERM, with which schedulers take a machine back, ends the step, saves a checkpoint and exits with status 143.
+    """
 
     journal = None
+    asked_to_stop = False
+
+    def fit(self, *args, **kwargs):
+        before = signal.signal(signal.SIGTERM, self._ask_to_stop)
+        try:
+            super().fit(*args, **kwargs)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _ask_to_stop(self, *_):
+        self.asked_to_stop = True
+
+    def _should_save_intra_epoch_ckpt(self, *args):
+        # asked after every step; no process may go on while another stops
+        if torch.distributed.is_initialized():
+            asked = torch.tensor(float(self.asked_to_stop), device=self.device)
+            torch.distributed.all_reduce(asked)
+            self.asked_to_stop = bool(asked)
+        if not self.asked_to_stop:
+            return super()._should_save_intra_epoch_ckpt(*args)
+        self._save_intra_epoch_ckpt()
+        if if_main_process():
+            self.journal.say(f"SIGTERM: saved at step {self.optimizer_step}; started again, it goes on from there")
+            self.journal.close()
+        raise SystemExit(128 + signal.SIGTERM)
 
     def _save_intra_epoch_ckpt(self):
         # SpeechBrain's own, with the step in the metadata
@@ -23,6 +53,11 @@ class Loop(sb.Brain):
     def meta(self):
         """What a checkpoint says of itself."""
         return {"step": self.optimizer_step}
+
+
+def ignore_sigterm(_):
+    """For a loader's processes: schedulers send SIGTERM to all, and the training still needs its batches."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class Recovery:

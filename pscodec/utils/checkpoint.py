@@ -3,7 +3,9 @@
 import os
 import re
 import shutil
+import sys
 import uuid
+import zipfile
 
 import torch
 from speechbrain.utils import checkpoints as sb
@@ -18,6 +20,21 @@ class AtomicCheckpointer(sb.Checkpointer):
     A checkpoint is written to a hidden folder, flushed to the disk and renamed. A full disk or a kill leaves the
     earlier checkpoints as they were; hidden leftovers are removed at the next save.
     """
+
+    def find_checkpoint(self, *args, ckpt_predicate=None, **kwargs):
+        """As SpeechBrain's, but one whose files are damaged is passed over, with a word."""
+        damaged = set()
+        while True:
+            found = super().find_checkpoint(
+                *args,
+                ckpt_predicate=lambda c: c.path not in damaged and (ckpt_predicate is None or ckpt_predicate(c)),
+                **kwargs,
+            )
+            bad = found and next((p for p in found.paramfiles.values() if not _is_whole(p)), None)
+            if bad is None:
+                return found
+            damaged.add(found.path)
+            print(f"warning: {bad}: damaged; the checkpoint before it is taken", file=sys.stderr)
 
     def save_checkpoint(self, meta=None, end_of_epoch=True, name=None, **kwargs):
         if if_main_process():
@@ -57,6 +74,15 @@ class AtomicCheckpointer(sb.Checkpointer):
         return self.checkpoints_dir / f".partial-{super()._custom_checkpoint_dirpath(name).name}"
 
 
+def _is_whole(path):
+    """Whether a file of a checkpoint is as it was written: a zip of tensors, or a few characters."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return path.is_file() and 0 < path.stat().st_size < 100
+
+
 @sb.register_checkpoint_hooks
 class RandomState:
     """The generators that training draws from (dropout, restarts of dead codes), as a part of the checkpoint."""
@@ -83,7 +109,10 @@ def codec_weights(exp, which="best"):
     found = checkpointer.find_checkpoint(min_key="score" if which == "best" else None)
     if found is None and which == "best":  # stopped before the first validation
         found = checkpointer.find_checkpoint()
-    return (found.path / "codec.ckpt", found.meta) if found else (None, None)
+    if found is None:
+        return None, None
+    mean = found.path / "codec_mean.ckpt"  # of a training that averages its weights
+    return (mean if mean.is_file() else found.path / "codec.ckpt"), found.meta
 
 
 def load_weights(exp, modules, which="best"):
