@@ -102,6 +102,11 @@ class GroupResidualVQ(nn.Module):
         return sum(group.n_q for group in self.groups)
 
     @property
+    def depths(self):
+        """The numbers of codebooks that `decode` takes codes of, and `keep` can leave."""
+        return range(len(self.groups), self.n_q + 1, len(self.groups))
+
+    @property
     def codebook_size(self):
         return self.groups[0].layers[0].size
 
@@ -109,6 +114,13 @@ class GroupResidualVQ(nn.Module):
     def codebooks(self):
         """Every `Codebook`, in the order of the codes."""
         return [layer for group in self.groups for layer in group.layers]
+
+    def keep(self, n_q):
+        """Code with `n_q` codebooks from now on, the first ones of each group. ValueError where there are no such."""
+        if n_q not in self.depths:
+            raise ValueError(f"{n_q} codebooks of {self.n_q} in {len(self.groups)} groups")
+        for group in self.groups:
+            group.layers = group.layers[: n_q // len(self.groups)]
 
     def forward(self, z):
         parts = [group(part) for group, part in zip(self.groups, z.chunk(len(self.groups), 1), strict=True)]
@@ -119,6 +131,6 @@ class GroupResidualVQ(nn.Module):
         )
 
     def decode(self, codes):
-        """Codes `[B, n_q, T]` -> `z_q` `[B, D, T]`."""
+        """Codes of all codebooks or of the first of each group, `[B, <= n_q, T]` -> `z_q` `[B, D, T]`."""
         parts = codes.chunk(len(self.groups), 1)
         return torch.cat([group.decode(part) for group, part in zip(self.groups, parts, strict=True)], 1)
