@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pscodec import released
 from pscodec.bitstream import Header, Stream
 from pscodec.data.audio import as_wav, load_audio, resample, silence
 from pscodec.features import FBank, LogMel
@@ -33,19 +34,27 @@ OWN = object()  # as a prompt: the recording itself
 FADE = 0.02  # seconds from speech to the silence of a lost stretch, and back
 
 
-def load_codec(exp, which="best", device="cpu", precision="fp32"):
-    """The `Coder` of experiment folder `exp`, of its `best` (lowest validation score) or `last` checkpoint.
+def load_codec(exp=released.DEFAULT, which="best", device="cpu", precision="fp32", n_codebooks=None):
+    """The `Coder` of experiment folder `exp`, of its `best` (lowest validation score) or `last` checkpoint; or of a
+    released codec, by name (`pscodec_small_24k`, the default, comes with the package).
 
     Builds the codec alone: no discriminators, no optimizers, no training data. `precision`: `fp32`, `bf16`, or `auto`,
-    bf16 where `device` computes it natively. Made for use (models/optimise): neither to train nor to save. Raises
-    UserError in one line.
+    bf16 where `device` computes it natively. `n_codebooks`: code with so many of a codec trained with
+    `residual_dropout`; streams of fewer than it has are decoded in any case. Made for use (models/optimise): neither
+    to train nor to save. Raises UserError in one line.
     """
-    exp = Path(exp)
+    exp = released.folder(exp)
     if not (exp / "hyperparams.yaml").is_file():
-        raise UserError(f"{exp}: no hyperparams.yaml, so not an experiment")
+        known = ", ".join(released.names())
+        raise UserError(f"{exp}: no hyperparams.yaml, so not an experiment; nor a released codec ({known})")
     model = build_only((exp / "hyperparams.yaml").read_text(encoding="utf-8"), "codec")
     meta = load_weights(exp, {"codec": model}, which)
     fingerprint = _fingerprint(model)
+    if n_codebooks:
+        try:
+            model.quantizer.keep(n_codebooks)
+        except ValueError as error:
+            raise UserError(f"{exp}: cannot code with {error}") from None
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is none
@@ -105,13 +114,14 @@ class Coder:
         elif prompt is not None and self.model.takes_prompt:
             side = {name: Vector.of(z.numpy()) for name, z in self._vectors(prompt).items()}
         second = max(1, round(self.model.frame_rate))
-        return Header(*self._shape, self.fingerprint, self.name, side, profile, second, n_samples)
+        return Header(*self._shape(self.model.n_q), self.fingerprint, self.name, side, profile, second, n_samples)
 
     def side(self, header, profiles=()):
         """What the decoder needs of the speaker, name -> `[1, D, 1]`, from a header and Profiles, or files and folders
         to look for one in. Raises UserError: another model's stream, a profile that is not there, a wrong shape."""
         self._check_model(header, "coded")
-        if (header.sample_rate, header.hop_length, header.n_q, header.bits) != self._shape:
+        depth = header.n_q if header.n_q in self.model.quantizer.depths else self.model.n_q
+        if (header.sample_rate, header.hop_length, header.n_q, header.bits) != self._shape(depth):
             raise UserError(f"malformed header: frames that are not those of {self._this}")
         side = header.side
         if header.profile is not None:
@@ -133,9 +143,8 @@ class Coder:
         with torch.inference_mode():
             return self.model.side(self.prompt(torch.zeros(1, 16000), 16000).to(self.device))
 
-    @property
-    def _shape(self):
-        return self.model.sample_rate, self.model.hop_length, self.model.n_q, self.bits
+    def _shape(self, n_q):
+        return self.model.sample_rate, self.model.hop_length, n_q, self.bits
 
     def _check_model(self, thing, verb):
         if thing.fingerprint != self.fingerprint:

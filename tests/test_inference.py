@@ -238,3 +238,17 @@ def test_folders_that_are_no_experiments(tmp_path):
         pscodec.load_codec(tmp_path)
     with pytest.raises(AttributeError):
         pscodec.nothing  # noqa: B018
+
+
+def test_fewer_codebooks_code_and_every_number_is_decoded(tmp_path):
+    exp = make_experiment(tmp_path / "two", n_residual=2, residual_dropout=0.5)
+    whole = pscodec.load_codec(exp)
+    one = pscodec.load_codec(exp, n_codebooks=1)
+    both, first = whole.encode(speech(1), RATE, PROMPT), one.encode(speech(1), RATE, PROMPT)
+    assert first.codes.shape == (1, 75) and np.array_equal(first.codes, both.codes[:1])
+    assert first.header.n_q == 1 and whole.decode(first).shape == (1, RATE)
+    assert torch.equal(whole.decode(first), one.decode(first))
+    with pytest.raises(UserError, match="malformed header"):
+        one.decode(both)
+    with pytest.raises(UserError, match="cannot code with 3 codebooks of 2"):
+        pscodec.load_codec(exp, n_codebooks=3)

@@ -7,7 +7,9 @@ DETAILS = """
   pscodec bench --config conf/pscodec_base.yaml --threads 1 2 --precision fp32 bf16     random weights will do
 
 `model` is waveform to codes and back in memory, `file` WAV file to .psc file and back, the speaker enrolled before.
-Every figure is the median of the rounds, which take the settings in turn, so that all meet the same neighbours.
+Every figure is the median of the rounds, which take the settings in turn, so that all meet the same neighbours. Where
+fp32 is among several precisions, the others' differences from it are told too: codes, and PESQ of the same codes
+decoded by both.
 """
 
 
@@ -16,7 +18,8 @@ def add_arguments(parser):
     which.add_argument("--exp", type=Path, help="experiment folder with a trained codec")
     which.add_argument("--config", type=Path, help="YAML of a recipe; the weights are random")
     parser.add_argument("--preset", type=Path, action="append", default=[], help="laid over --config; may come again")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of audio (noise)")
+    parser.add_argument("--wav", type=Path, help="a recording to code; default: noise")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of it, or of noise (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, nargs="+", default=[], help="default: torch's choice")
     parser.add_argument("--precision", nargs="+", choices=("auto", "fp32", "bf16"), default=["auto"])
@@ -35,7 +38,7 @@ def run(args):
     coders = {precision: load(args, precision) for precision in dict.fromkeys(args.precision)}
     times = {}
     with tempfile.TemporaryDirectory() as folder:
-        clip = Clip(next(iter(coders.values())), Path(folder), args.seconds)
+        clip = Clip(next(iter(coders.values())), Path(folder), args.seconds, args.wav)
         for i in progress(range(-1, args.rounds), "bench"):  # one round more: the first only warms up
             for precision, coder in coders.items():
                 for n in threads:
@@ -47,6 +50,9 @@ def run(args):
     print(f"{args.exp or args.config}: {clip.seconds:g} s at {model.sample_rate} Hz, torch {torch.__version__}")
     print(f"times faster than real time; a frame's push in ms (a frame lasts {1e3 / model.frame_rate:.1f} ms)")
     print(table(times, clip.seconds))
+    for precision, coder in coders.items():
+        if precision != "fp32" and "fp32" in coders:
+            print(f"{precision} against fp32: {clip.difference(coders['fp32'], coder)}")
     print(f"algorithmic latency: {clip.latency}")
     print(f"peak memory of this process: {peak_memory() / 2**20:.0f} MB")
 
@@ -72,15 +78,18 @@ def load(args, precision):
 class Clip:
     """A recording, as waveform and file, to be coded by several Coders of one codec."""
 
-    def __init__(self, coder, folder, seconds):
+    def __init__(self, coder, folder, seconds, path=None):
         import torch
 
-        from pscodec.data.audio import save_audio
+        from pscodec.data.audio import load_audio, save_audio
 
         model = coder.model
-        self.folder, self.n_samples = folder, round(seconds * model.sample_rate)
-        self.seconds = self.n_samples / model.sample_rate
-        self.wav = 0.1 * torch.randn(1, 1, self.n_samples, generator=torch.Generator().manual_seed(0))
+        if path is None:
+            generator = torch.Generator().manual_seed(0)
+            self.wav = 0.1 * torch.randn(1, 1, round(seconds * model.sample_rate), generator=generator)
+        else:
+            self.wav = load_audio(path, model.sample_rate, 0.0, seconds)[0][None]
+        self.folder, self.seconds = folder, self.wav.shape[-1] / model.sample_rate
         save_audio(folder / "in.wav", self.wav[0], model.sample_rate)
         self.profile = coder.enroll((self.wav[0], model.sample_rate)) if model.takes_prompt else None
         self.profiles = [self.profile] if self.profile else []
@@ -96,6 +105,20 @@ class Clip:
         timed(times, "decode model", model.decode, codes, coder.silent_side)
         timed(times, "decode file", decode_file, coder, psc, self.folder / "out.wav", self.profiles)
         return times | self._pushes(coder, codes)
+
+    def difference(self, reference, coder):
+        """What `coder` does otherwise than `reference`, in words."""
+        from pscodec.metrics.base import MetricError
+        from pscodec.metrics.pesq import pesq
+
+        codes = reference.model.encode(self.wav)
+        share = (codes != coder.model.encode(self.wav)).float().mean().item()
+        ref, hyp = (c.model.decode(codes, c.silent_side)[0, 0].float().numpy() for c in (reference, coder))
+        try:
+            quality = f"{pesq(ref, hyp, reference.model.sample_rate):.2f} (4.64 at most)"
+        except MetricError as error:
+            quality = f"undefined here ({error})"
+        return f"{100 * share:.2f} % of the codes differ; PESQ {quality}"
 
     def _pushes(self, coder, codes):
         """Median seconds of a push of one frame; sets `latency`."""

@@ -1,24 +1,25 @@
 """what is in .psc and .psp files, and what it costs"""
 
-from pathlib import Path
+from pscodec import released
 
 DETAILS = """
   pscodec info speech.psc alice.psp        bytes and bit/s of codes, side information and container
+  pscodec info pscodec_small_24k           the codec that comes with the package
   pscodec info exp/pscodec_base_mini       a codec: its rates, size and algorithmic latency
 """
 
 
 def add_arguments(parser):
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=".psc and .psp files, folders of them, experiments")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=".psc and .psp files, folders of them, codecs")
 
 
 def run(args):
     from pscodec.utils.errors import UserError
 
     for name in args.inputs:
-        path = Path(name)
+        path = released.folder(name)
         if (path / "hyperparams.yaml").is_file():
-            show_codec(path)
+            show_codec(name)
         elif path.is_dir():
             files = sorted(p for p in path.rglob("*") if p.suffix in (".psc", ".psp"))
             if not files:

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from pscodec import released
 from pscodec.utils.errors import UserError
 from pscodec.utils.progress import progress
 
@@ -18,9 +19,10 @@ PIPE = "-"
 @dataclass(frozen=True)
 class Settings:
     """What every process needs to know: which codec and how; of whom (a path, or each recording its `own` prompt, or
-    none); and `raw`, the rate of samples without a header (encode) or whether to write such (decode)."""
+    none); `raw`, the rate of samples without a header (encode) or whether to write such (decode); the codebooks to
+    code with (None: all)."""
 
-    exp: Path
+    exp: str
     which: str
     device: str
     precision: str
@@ -29,6 +31,7 @@ class Settings:
     own: bool = True
     profiles: tuple = ()
     raw: int = 0
+    n_codebooks: int | None = None
 
 
 def settings(args, **more):
@@ -43,7 +46,7 @@ def add_inputs(parser, what):
 
 
 def add_codec(parser):
-    parser.add_argument("--exp", type=Path, required=True, help="experiment folder with the trained codec")
+    parser.add_argument("--exp", default=released.DEFAULT, help="trained experiment, or a released codec (%(default)s)")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
@@ -100,7 +103,7 @@ def codec(settings):
     from pscodec.utils.machine import keep_memory
 
     keep_memory()
-    return load_codec(settings.exp, settings.which, settings.device, settings.precision)
+    return load_codec(settings.exp, settings.which, settings.device, settings.precision, settings.n_codebooks)
 
 
 def run(work, pairs, wrong, settings, jobs, desc):

@@ -19,6 +19,8 @@ class ResidualVQ(nn.Module):
     codebooks only the second term.
     `residual_grad`: `all` lets every layer's commitment reach the encoder; `first` is the public HifiCodec's
     behaviour, where the straight-through estimate cancels the gradient of every residual after the first.
+    `dropout`: share of the items that a training step decodes from the first layers only, at least one, so that one
+    model serves every number of codebooks (SoundStream, section III-D); all layers go on learning.
     `start`: training steps that let `z` through as it is (codes 0, loss 0), so that the codebooks begin on latents
     that already mean something.
     """
@@ -31,6 +33,7 @@ class ResidualVQ(nn.Module):
         codebook_dim=0,
         commitment=0.25,
         residual_grad="all",
+        dropout=0.0,
         start=0,
         **codebook,
     ):
@@ -40,7 +43,7 @@ class ResidualVQ(nn.Module):
         if start and codebook.get("kmeans_steps") == 0:
             # entries near zero in the place of latents of any size: the decoder would not survive it
             raise ValueError("a quantizer with a late start needs kmeans_steps")
-        self.commitment, self.residual_grad, self.start = commitment, residual_grad, start
+        self.commitment, self.residual_grad, self.dropout, self.start = commitment, residual_grad, dropout, start
         self.register_buffer("steps", torch.tensor(0))
         width = codebook_dim or dim
         self.project_in = nn.Linear(dim, width) if width != dim else nn.Identity()
@@ -57,13 +60,14 @@ class ResidualVQ(nn.Module):
             return Quantized(z, z.new_zeros(len(z), self.n_q, z.shape[2], dtype=torch.long), z.new_zeros(()))
         x = residual = self.project_in(z.transpose(1, 2)).float()
         total, codes, loss = 0, [], 0
-        for layer in self.layers:
+        used = self._used(z)
+        for k, layer in enumerate(self.layers):
             chosen = layer(residual.flatten(0, 1)).view(residual.shape[:2])
             entry = layer.lookup(chosen)
             loss = loss + self.commitment * F.mse_loss(residual, entry.detach())
             if layer.update == "grad":
                 loss = loss + F.mse_loss(entry, residual.detach())
-            total = total + entry.detach()
+            total = total + (entry.detach() if used is None else entry.detach() * (k < used))
             residual = residual - entry.detach()
             if self.residual_grad == "first":
                 residual = residual.detach()
@@ -71,9 +75,16 @@ class ResidualVQ(nn.Module):
         z_q = self.project_out(x + (total - x).detach()).transpose(1, 2)  # straight-through
         return Quantized(z_q, torch.stack(codes, 1), loss / self.n_q)
 
+    def _used(self, z):
+        """How many layers each item is decoded from, `[B, 1, 1]`, or None: all."""
+        if not (self.training and self.dropout and self.n_q > 1):
+            return None
+        used = torch.randint(1, self.n_q, (len(z), 1, 1), device=z.device)
+        return torch.where(torch.rand(len(z), 1, 1, device=z.device) < self.dropout, used, self.n_q)
+
     def decode(self, codes):
-        """Codes `[B, n_residual, T]` -> `z_q` `[B, D, T]`."""
-        total = sum(layer.lookup(codes[:, k]) for k, layer in enumerate(self.layers))
+        """Codes of the first layers or all, `[B, <= n_residual, T]` -> `z_q` `[B, D, T]`."""
+        total = sum(layer.lookup(chosen) for layer, chosen in zip(self.layers, codes.unbind(1), strict=False))
         return self.project_out(total).transpose(1, 2)
 
 
@@ -91,6 +102,11 @@ class GroupResidualVQ(nn.Module):
         return sum(group.n_q for group in self.groups)
 
     @property
+    def depths(self):
+        """The numbers of codebooks that `decode` takes codes of, and `keep` can leave."""
+        return range(len(self.groups), self.n_q + 1, len(self.groups))
+
+    @property
     def codebook_size(self):
         return self.groups[0].layers[0].size
 
@@ -98,6 +114,13 @@ class GroupResidualVQ(nn.Module):
     def codebooks(self):
         """Every `Codebook`, in the order of the codes."""
         return [layer for group in self.groups for layer in group.layers]
+
+    def keep(self, n_q):
+        """Code with `n_q` codebooks from now on, the first ones of each group. ValueError where there are no such."""
+        if n_q not in self.depths:
+            raise ValueError(f"{n_q} codebooks of {self.n_q} in {len(self.groups)} groups")
+        for group in self.groups:
+            group.layers = group.layers[: n_q // len(self.groups)]
 
     def forward(self, z):
         parts = [group(part) for group, part in zip(self.groups, z.chunk(len(self.groups), 1), strict=True)]
@@ -108,6 +131,6 @@ class GroupResidualVQ(nn.Module):
         )
 
     def decode(self, codes):
-        """Codes `[B, n_q, T]` -> `z_q` `[B, D, T]`."""
+        """Codes of all codebooks or of the first of each group, `[B, <= n_q, T]` -> `z_q` `[B, D, T]`."""
         parts = codes.chunk(len(self.groups), 1)
         return torch.cat([group.decode(part) for group, part in zip(self.groups, parts, strict=True)], 1)

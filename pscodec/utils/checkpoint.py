@@ -1,5 +1,6 @@
 """Checkpoints that are whole or not there at all, and the random state they need."""
 
+import functools
 import os
 import re
 import shutil
@@ -8,6 +9,8 @@ import uuid
 import zipfile
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from speechbrain.utils import checkpoints as sb
 from speechbrain.utils.distributed import ddp_barrier, if_main_process, main_process_only
 
@@ -118,14 +121,25 @@ def codec_weights(exp, which="best"):
 def load_weights(exp, modules, which="best"):
     """Load `modules` (name -> Module, e.g. codec, discriminators) strictly from the experiment folder `exp`.
 
-    Returns the checkpoint's meta (step, score ...). Raises UserError where there is none or it does not fit.
+    A folder with `codec.safetensors` in it (bin/release) holds one state, whatever `which`. Returns its meta (step,
+    score ...). Raises UserError where there is none or it does not fit.
     """
-    path, meta = codec_weights(exp, which)
+    released = exp / "codec.safetensors"
+    if released.is_file():
+        path, suffix, read = released, "safetensors", load_file
+        with safe_open(released, "pt") as file:
+            meta = {key: float(value) for key, value in (file.metadata() or {}).items() if key in ("step", "score")}
+    else:
+        (path, meta), suffix = codec_weights(exp, which), "ckpt"
+        read = functools.partial(torch.load, map_location="cpu", weights_only=True)
     if path is None:
         raise UserError(f"{exp}: no checkpoint; run stage 3")
     for name, module in modules.items():
+        file = path.with_name(f"{name}.{suffix}")
+        if not file.is_file():
+            raise UserError(f"{exp}: there are no {name} in it")
         try:
-            module.load_state_dict(torch.load(path.with_name(f"{name}.ckpt"), map_location="cpu", weights_only=True))
+            module.load_state_dict(read(file))
         except RuntimeError as error:
             raise UserError(
                 f"{path.parent}: {name} does not fit this configuration: {str(error).splitlines()[-1].strip()}"

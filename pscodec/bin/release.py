@@ -1,0 +1,45 @@
+"""Make of an experiment what can be given away: configuration and weights without pickle, a few MB.
+
+  python -m pscodec.bin.release --exp exp/pscodec_small_24k --out pscodec/released/pscodec_small_24k
+
+The folder is an experiment to `load_codec` and `--init`: hyperparams.yaml, codec.safetensors and, with
+--discriminators, those for fine-tuning. The model card beside them is written by people.
+"""
+
+import argparse
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from pscodec.utils.checkpoint import load_weights
+from pscodec.utils.errors import UserError, one_line_errors
+from pscodec.utils.files import atomic_path, write_text
+from pscodec.utils.hparams import build_only
+
+
+@one_line_errors
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--exp", type=Path, required=True, help="the trained experiment")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    parser.add_argument("--discriminators", action="store_true", help="give them away too")
+    args = parser.parse_args(argv)
+    settings = args.exp / "hyperparams.yaml"
+    if not settings.is_file():
+        raise UserError(f"{args.exp}: no hyperparams.yaml, so not an experiment")
+    text = settings.read_text(encoding="utf-8")
+    names = ("codec", "discriminators") if args.discriminators else ("codec",)
+    modules = {name: build_only(text, name) for name in names}
+    meta = load_weights(args.exp, modules, args.checkpoint)
+    write_text(args.out / "hyperparams.yaml", text)
+    for name, module in modules.items():
+        state = {key: value.contiguous() for key, value in module.state_dict().items()}
+        with atomic_path(args.out / f"{name}.safetensors") as partial:
+            save_file(state, partial, {key: str(meta[key]) for key in ("step", "score") if key in meta})
+        size = (args.out / f"{name}.safetensors").stat().st_size / 1e6
+        print(f"{args.out / name}.safetensors: {size:.1f} MB, of step {meta.get('step', '?')}")
+
+
+if __name__ == "__main__":
+    main()

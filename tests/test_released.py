@@ -1,0 +1,55 @@
+"""Codecs to give away: what bin/release writes is what was trained, and what is collected to train on."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pscodec
+from pscodec import released
+from pscodec.bin import release
+from pscodec.utils.errors import UserError
+
+RECIPE = Path(__file__).parent.parent / "recipes/Small24k"
+
+
+@pytest.fixture(scope="module")
+def collect():
+    spec = importlib.util.spec_from_file_location("collect", RECIPE / "collect.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def test_a_released_codec_is_the_trained_one_without_pickle(tiny_exp, tmp_path):
+    release.main(["--exp", str(tiny_exp), "--out", str(tmp_path / "given")])
+    assert sorted(p.name for p in (tmp_path / "given").iterdir()) == ["codec.safetensors", "hyperparams.yaml"]
+    given, trained = pscodec.load_codec(tmp_path / "given"), pscodec.load_codec(tiny_exp)
+    assert given.fingerprint == trained.fingerprint and given.meta == {"step": 1.0, "score": 1.0}
+    wav = 0.1 * torch.randn(1, 24000)
+    assert np.array_equal(given.encode(wav, 24000).codes, trained.encode(wav, 24000).codes)
+
+
+def test_what_is_no_experiment_is_told_with_the_names_of_codecs_that_are_there(tmp_path):
+    with pytest.raises(UserError, match="nor a released codec"):
+        pscodec.load_codec(tmp_path / "nothing")
+    with pytest.raises(SystemExit):
+        release.main(["--exp", str(tmp_path / "nothing"), "--out", str(tmp_path / "x")])
+    assert released.folder(tmp_path) == tmp_path
+
+
+def test_corpora_are_laid_out_by_speaker(collect, tmp_path):
+    libri = "audio_data/librispeech_train-clean-100/103/103-1-0.flac"
+    for name in ("so/WAVE/SPEAKER0012/1.WAV", f"re/{libri}", "k/a/b.wav"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "k/a/b.txt").write_text("no recording")
+    given = ["--speechocean762", str(tmp_path / "so"), "--resemblyzer", str(tmp_path / "re")]
+    for _ in range(2):  # once more changes nothing
+        collect([*given, "--rhasspy", f"kathleen={tmp_path / 'k'}", "--out", str(tmp_path / "out")])
+    found = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").glob("*/*"))
+    assert found == ["kathleen/b.wav", "ls103/103-1-0.flac", "so0012/1.WAV"]
+    with pytest.raises(SystemExit, match="no recordings of speechocean762"):
+        collect(["--speechocean762", str(tmp_path / "re"), "--out", str(tmp_path / "out")])
