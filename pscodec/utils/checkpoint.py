@@ -9,7 +9,7 @@ import uuid
 import zipfile
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from speechbrain.utils import checkpoints as sb
 from speechbrain.utils.distributed import ddp_barrier, if_main_process, main_process_only
@@ -24,14 +24,15 @@ class AtomicCheckpointer(sb.Checkpointer):
     earlier checkpoints as they were; hidden leftovers are removed at the next save.
     """
 
-    def find_checkpoint(self, *args, ckpt_predicate=None, **kwargs):
+    def find_checkpoint(self, importance_key=None, max_key=None, min_key=None, ckpt_predicate=None):
         """As SpeechBrain's, but one whose files are damaged is passed over, with a word."""
         damaged = set()
         while True:
             found = super().find_checkpoint(
-                *args,
-                ckpt_predicate=lambda c: c.path not in damaged and (ckpt_predicate is None or ckpt_predicate(c)),
-                **kwargs,
+                importance_key,
+                max_key,
+                min_key,
+                lambda c: c.path not in damaged and (ckpt_predicate is None or ckpt_predicate(c)),
             )
             bad = found and next((p for p in found.paramfiles.values() if not _is_whole(p)), None)
             if bad is None:
@@ -127,15 +128,18 @@ def load_weights(exp, modules, which="best"):
     released = exp / "codec.safetensors"
     if released.is_file():
         path, suffix, read = released, "safetensors", load_file
-        with safe_open(released, "pt") as file:
-            meta = {key: float(value) for key, value in (file.metadata() or {}).items() if key in ("step", "score")}
+        try:
+            with safe_open(released, "pt") as file:
+                meta = {key: float(value) for key, value in (file.metadata() or {}).items() if key in ("step", "score")}
+        except SafetensorError as error:
+            raise UserError(f"{released}: {error}") from None
     else:
         (path, meta), suffix = codec_weights(exp, which), "ckpt"
         read = functools.partial(torch.load, map_location="cpu", weights_only=True)
     if path is None:
         raise UserError(f"{exp}: no checkpoint; run stage 3")
     for name, module in modules.items():
-        file = path.with_name(f"{name}.{suffix}")
+        file = path if name == "codec" else path.with_name(f"{name}.{suffix}")
         if not file.is_file():
             raise UserError(f"{exp}: there are no {name} in it")
         try:
