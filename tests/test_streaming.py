@@ -165,8 +165,8 @@ def test_wrong_shapes_are_told(mini):
     model, side = mini
     with pytest.raises(ValueError, match=r"expected wav \[1, 1, n\], got \[1, 480\]"):
         StreamEncoder(model).push(torch.zeros(1, 480))
-    with pytest.raises(ValueError, match=r"expected codes \[1, 2, t\], got \[1, 1, 9\]"):
-        StreamDecoder(model, side).push(torch.zeros(1, 1, 9, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"expected codes \[1, 2, t\], got \[1, 3, 9\]"):
+        StreamDecoder(model, side).push(torch.zeros(1, 3, 9, dtype=torch.long))
 
 
 # Latency. An output of the mini encoder waits for what the layers behind it reach: counted back from frame 0, the last

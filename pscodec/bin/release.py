@@ -1,6 +1,6 @@
 """Make of an experiment what can be given away: configuration and weights without pickle, a few MB.
 
-  python -m pscodec.bin.release --exp exp/pscodec_small_24k --out pscodec/released/pscodec_small_24k
+  python -m pscodec.bin.release --exp exp/pscodec_small_24k --out pscodec/weights/pscodec_small_24k
 
 The folder is an experiment to `load_codec` and `--init`: hyperparams.yaml, codec.safetensors and, with
 --discriminators, those for fine-tuning. The model card beside them is written by people.

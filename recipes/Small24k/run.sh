@@ -5,7 +5,7 @@
 #   bash run.sh --corpus CORPUS
 #   bash run.sh --corpus CORPUS --stage 5 --checkpoint last        every option of ../LibriTTS/codec/run.sh
 #
-# Afterwards `python -m pscodec.bin.release --exp exp/pscodec_small_24k --out ../../pscodec/released/pscodec_small_24k`.
+# Afterwards `python -m pscodec.bin.release --exp exp/pscodec_small_24k --out ../../pscodec/weights/pscodec_small_24k`.
 
 set -euo pipefail
 case " $* " in *" --help "* | *" -h "*) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
