@@ -39,9 +39,9 @@ def load_codec(exp=released.DEFAULT, which="best", device="cpu", precision="fp32
     released codec, by name (`pscodec_small_24k`, the default, comes with the package).
 
     Builds the codec alone: no discriminators, no optimizers, no training data. `precision`: `fp32`, `bf16`, or `auto`,
-    bf16 where `device` computes it natively. `n_codebooks`: code with so many of a codec trained with
-    `residual_dropout`; streams of fewer than it has are decoded in any case. Made for use (models/optimise): neither
-    to train nor to save. Raises UserError in one line.
+    bf16 where `device` computes it natively; then it is made for use (models/optimise), neither to train nor to save.
+    None leaves it as in training, and gradients pass. `n_codebooks`: code with so many of a codec trained with
+    `residual_dropout`; streams of fewer than it has are decoded in any case. Raises UserError in one line.
     """
     exp = released.folder(exp)
     if not (exp / "hyperparams.yaml").is_file():
@@ -59,7 +59,8 @@ def load_codec(exp=released.DEFAULT, which="best", device="cpu", precision="fp32
         model.to(device)
     except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is none
         raise UserError(f"device {device}: {str(error).splitlines()[0]}") from None
-    return Coder(optimise(model.eval(), precision), meta, exp.resolve().name, fingerprint)
+    model.eval()
+    return Coder(optimise(model, precision) if precision else model, meta, exp.resolve().name, fingerprint)
 
 
 class Coder:

@@ -80,7 +80,7 @@ class Experiment:
         self.meta = load_weights(exp, {"separator": separator}, which)
         self.sample_rate, self.device, self.coder, self.frozen = keys["sample_rate"], device, None, None
         if separator.domain == "embedding" or keys["coded_mixtures"]:
-            self.coder = load_codec(codec or keys["codec"], device=device)
+            self.coder = load_codec(codec or keys["codec"], device=device, precision=None)  # MACs count on plain layers
             if self.coder.fingerprint.hex() != keys["codec_fingerprint"]:
                 raise UserError(
                     f"{codec or keys['codec']}: not the codec that {exp} was trained in, or trained further"

@@ -51,7 +51,7 @@ def main():
     batch = next(iter(DataLoader([dataset[i] for i in long], sizes[-1], collate_fn=collate)))
     batch = {k: v.to(args.device) for k, v in batch.items() if isinstance(v, torch.Tensor)}
 
-    frozen = FrozenCodec(load_codec(args.codec, device=args.device).model, rate)
+    frozen = FrozenCodec(load_codec(args.codec, device=args.device, precision=None).model, rate)
     print(f"{args.device}, {args.precision}, {torch.get_num_threads()} threads, {args.segment} s at {rate} Hz")
     with autocast(args), torch.no_grad():
         encode = 1 / best_rate(

@@ -56,7 +56,7 @@ def fill_in(text, overrides, device):
     if not isinstance(chosen["codec"], str | None) or (chosen["coded_mixtures"] and not chosen["codec"]):
         raise UserError("this system has a codec in it: give --codec its experiment folder")
     if chosen["codec"] is not None:
-        coder = load_codec(chosen["codec"], device=device)
+        coder = load_codec(chosen["codec"], device=device, precision=None)
         facts["codec"], facts["codec_fingerprint"] = str(chosen["codec"]), coder.fingerprint.hex()
         silence = torch.zeros(1, 1, coder.model.hop_length, device=device)
         with torch.inference_mode():
