@@ -1,5 +1,9 @@
 """What every training loop of the project shares."""
 
+import atexit
+import functools
+import multiprocessing
+import os
 import signal
 
 import speechbrain as sb
@@ -55,9 +59,16 @@ class Loop(sb.Brain):
         return {"step": self.optimizer_step}
 
 
-def ignore_sigterm(_):
-    """For a loader's processes: schedulers send SIGTERM to all, and the training still needs its batches."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def sheltered():
+    """A loader's `worker_init_fn`: schedulers send SIGTERM to all processes, and a training that is to end its step
+    still needs the loader's. They let it pass until the training ends, and Python itself sends it to them."""
+    over = multiprocessing.Event()
+    atexit.register(over.set)
+    return functools.partial(_shelter, over)
+
+
+def _shelter(over, _):
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if over.is_set() else None)
 
 
 class Recovery:

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from pscodec.brains import ict
 from pscodec.brains.codec import CodecBrain
 from pscodec.brains.journal import Journal
-from pscodec.brains.loop import Recovery, ignore_sigterm
+from pscodec.brains.loop import Recovery, sheltered
 from pscodec.data.codec import Batches, SegmentPromptDataset, collate
 from pscodec.prompts.campplus import CAMPPlus, load_campplus
 from pscodec.utils.checkpoint import AtomicCheckpointer, load_weights
@@ -68,7 +68,7 @@ def loaders(hp, train, dev, world):
     # its own generator: the loader must not draw from the one that a checkpoint restores
     common = {"collate_fn": collate, "generator": torch.Generator(), "pin_memory": torch.cuda.is_available()}
     workers = {"num_workers": hp["num_workers"], "persistent_workers": hp["num_workers"] > 0}
-    workers["worker_init_fn"] = ignore_sigterm
+    workers["worker_init_fn"] = sheltered()
     train_loader = DataLoader(train, batch_sampler=batches, **workers, **common)
     size = min(size, len(dev))
     valid_loader = DataLoader(dev, batch_sampler=Batches(len(dev), size, seed=hp["seed"], shuffle=False), **common)

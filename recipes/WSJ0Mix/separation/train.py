@@ -18,7 +18,7 @@ from speechbrain.utils.epoch_loop import EpochCounter
 from torch.utils.data import DataLoader
 
 from pscodec.brains.journal import Journal
-from pscodec.brains.loop import Recovery, ignore_sigterm
+from pscodec.brains.loop import Recovery, sheltered
 from pscodec.brains.separation import SeparationBrain
 from pscodec.data.codec import Batches
 from pscodec.data.mixture import MixtureDataset, collate
@@ -93,7 +93,7 @@ def loaders(hp, train, dev, world):
     # its own generator: the loader must not draw from the one that a checkpoint restores
     common = {"collate_fn": collate, "generator": torch.Generator(), "pin_memory": torch.cuda.is_available()}
     workers = {"num_workers": hp["num_workers"], "persistent_workers": hp["num_workers"] > 0}
-    workers["worker_init_fn"] = ignore_sigterm
+    workers["worker_init_fn"] = sheltered()
     train_loader = DataLoader(train, batch_sampler=batches, **workers, **common)
     valid = Batches(len(dev), min(size, len(dev)), seed=hp["seed"], shuffle=False)
     return batches, train_loader, DataLoader(dev, batch_sampler=valid, **common)
