@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 import pscodec
-from pscodec import released
+from pscodec import cli, released
 from pscodec.bin import release
 from pscodec.utils.errors import UserError
 
@@ -53,3 +54,15 @@ def test_corpora_are_laid_out_by_speaker(collect, tmp_path):
     assert found == ["kathleen/b.wav", "ls103/103-1-0.flac", "so0012/1.WAV"]
     with pytest.raises(SystemExit, match="no recordings of speechocean762"):
         collect(["--speechocean762", str(tmp_path / "re"), "--out", str(tmp_path / "out")])
+
+
+def test_a_codec_that_comes_with_the_package_is_known_by_name_and_taken_by_default(tiny_exp, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit):
+        cli.main(["encode", "x.wav"])  # there is none, so --exp is required
+    monkeypatch.setattr(released, "WEIGHTS", tmp_path)
+    release.main(["--exp", str(tiny_exp), "--out", str(tmp_path / released.DEFAULT)])
+    assert released.names() == [released.DEFAULT]
+    assert pscodec.load_codec().fingerprint == pscodec.load_codec(tiny_exp).fingerprint
+    soundfile.write(tmp_path / "x.wav", 0.1 * np.random.default_rng(0).normal(size=24000), 24000)
+    cli.main(["encode", str(tmp_path / "x.wav")])
+    assert pscodec.bitstream.read(tmp_path / "x.psc").codes.shape == (1, 75)

@@ -4,7 +4,6 @@ from pscodec import released
 
 DETAILS = """
   pscodec info speech.psc alice.psp        bytes and bit/s of codes, side information and container
-  pscodec info pscodec_small_24k           the codec that comes with the package
   pscodec info exp/pscodec_base_mini       a codec: its rates, size and algorithmic latency
 """
 

@@ -46,7 +46,8 @@ def add_inputs(parser, what):
 
 
 def add_codec(parser):
-    parser.add_argument("--exp", default=released.DEFAULT, help="trained experiment, or a released codec (%(default)s)")
+    given = released.DEFAULT if released.DEFAULT in released.names() else None
+    parser.add_argument("--exp", default=given, required=given is None, help="experiment folder with the trained codec")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
