@@ -62,3 +62,25 @@ def test_a_package_that_is_missing_is_one_line(speed, monkeypatch):
     monkeypatch.setitem(sys.modules, "encodec", None)
     with pytest.raises(SystemExit, match="error: .*pip install --no-deps encodec einops"):
         speed("--against", "encodec")
+
+
+def test_a_training_step_beside_a_plain_one(monkeypatch, capsys):
+    path = ROOT / "tools/bench/train_step.py"
+    options = [
+        "--preset",
+        CONF / "presets/mini.yaml",
+        "--batch-size",
+        1,
+        "--segment",
+        0.2,
+        "--steps",
+        1,
+        "--threads",
+        1,
+    ]
+    monkeypatch.setattr(sys, "argv", [str(x) for x in (path, *options)])
+    runpy.run_path(str(path), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["ours", "plain", "ours"] and "times as fast" in lines[3]
+    shares = [int(word) for word in lines[4].replace("%", "").split() if word.isdigit()]
+    assert 97 <= sum(shares) <= 103, "the parts are the whole"
