@@ -15,17 +15,21 @@ def stft(wav, n_fft, hop_length, normalized=False):
     Arguments: `wav` `[..., L]` (any rank), sizes in samples. Returns complex `[..., n_fft // 2 + 1, F]`,
     F = 1 + L // hop_length. With `normalized` the frames are divided by sqrt(n_fft).
     """
+    spectra = RealFFT.apply(_windows(wav, n_fft, hop_length)).transpose(-1, -2)
+    return spectra / n_fft**0.5 if normalized else spectra
+
+
+def _windows(wav, n_fft, hop_length):
+    """`[..., L]` -> `[..., F, n_fft]`, the stretches that an STFT transforms."""
     flat = F.pad(wav.float().reshape(1, -1, wav.shape[-1]), (n_fft // 2, n_fft // 2), mode="reflect")[0]
-    frames = RealFFT.apply(flat.unfold(-1, n_fft, hop_length) * _hann(n_fft, wav.device)).transpose(-1, -2)
-    if normalized:
-        frames = frames / n_fft**0.5
-    return frames.reshape(*wav.shape[:-1], *frames.shape[-2:])
+    windows = flat.unfold(-1, n_fft, hop_length) * _hann(n_fft, wav.device)
+    return windows.reshape(*wav.shape[:-1], *windows.shape[-2:])
 
 
 class RealFFT(torch.autograd.Function):
     """`torch.fft.rfft` over the last axis whose gradient is a real transform as well, where torch's own is complex.
 
-    With it the Mel losses' backward pass takes about half as long. It cannot be differentiated twice.
+    With it the losses' backward pass takes about half as long. It cannot be differentiated twice.
     """
 
     @staticmethod
@@ -36,12 +40,34 @@ class RealFFT(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        # irfft counts every bin twice but the first and, for even lengths, the last; rfft's adjoint none
-        half = grad / 2
-        half[..., 0] = grad[..., 0]
-        if ctx.length % 2 == 0:
-            half[..., -1] = grad[..., -1]
-        return torch.fft.irfft(half, ctx.length, norm="forward")
+        return _adjoint(grad / 2, ctx.length)
+
+
+class Magnitude(torch.autograd.Function):
+    """`torch.fft.rfft(x).abs()`, with `RealFFT`'s gradient; a quarter faster than the two one after the other."""
+
+    @staticmethod
+    def forward(ctx, x):
+        spectrum = torch.fft.rfft(x)
+        magnitude = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag).sqrt_()
+        ctx.save_for_backward(spectrum, magnitude)
+        ctx.length = x.shape[-1]
+        return magnitude
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        spectrum, magnitude = ctx.saved_tensors
+        return _adjoint(spectrum * (grad / (2 * magnitude).clamp(min=1e-20)), ctx.length)
+
+
+def _adjoint(half, length):
+    """`rfft`'s adjoint of twice `half`, which is changed: irfft counts every bin twice but the first and, for even
+    lengths, the last."""
+    half[..., 0] *= 2
+    if length % 2 == 0:
+        half[..., -1] *= 2
+    return torch.fft.irfft(half, length, norm="forward")
 
 
 def decibels(wav, n_fft=1024, hop_length=240):
@@ -70,9 +96,8 @@ class LogMel(nn.Module):
 
     def forward(self, wav):
         with torch.autocast(wav.device.type, enabled=False):
-            magnitude = stft(wav, self.n_fft, self.hop_length).abs()
-            mel = torch.einsum("...ft,fm->...mt", magnitude, self.filters)
-            return mel.clamp(min=self.floor).log()
+            mel = Magnitude.apply(_windows(wav, self.n_fft, self.hop_length)) @ self.filters
+            return mel.clamp(min=self.floor).log().transpose(-1, -2)
 
 
 def mel_filters(n_freqs, f_min, f_max, n_mels, sample_rate):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pscodec.features import stft
+from pscodec.features import LogMel, stft
 from pscodec.losses.adversarial import FeatureMatching, HingeGenerator, hinge_discriminator
 from pscodec.losses.base import WeightedSum
 from pscodec.losses.quantization import Quantization
@@ -97,4 +97,21 @@ def test_stft_and_its_gradient_are_torchs(n_fft):
     (spectrum * weights).sum().abs().backward()
     (wanted * weights).sum().abs().backward()
     assert torch.allclose(spectrum, wanted, atol=1e-4)
+    assert torch.allclose(wav.grad, other.grad, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_fft", [255, 256])
+def test_log_mel_and_its_gradient_are_torchs(n_fft):
+    wav = torch.randn(2, 1, 600)
+    wav[1, :, 200:] = 0  # no magnitude, no gradient, no NaN
+    wav.requires_grad_()
+    other = wav.detach().clone().requires_grad_()
+    mel = LogMel(n_fft=n_fft, hop_length=64, n_mels=20, floor=1e-3)
+    spectrum = torch.stft(other[:, 0], n_fft, 64, window=torch.hann_window(n_fft), return_complex=True)
+    wanted = (mel.filters.T @ spectrum.abs()).clamp(min=1e-3).log()[:, None]
+    weights = torch.randn_like(wanted)
+    found = mel(wav)
+    (found * weights).sum().backward()
+    (wanted * weights).sum().backward()
+    assert torch.allclose(found, wanted, atol=1e-4)
     assert torch.allclose(wav.grad, other.grad, atol=1e-4)
