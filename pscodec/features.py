@@ -22,7 +22,7 @@ def stft(wav, n_fft, hop_length, normalized=False):
 def _windows(wav, n_fft, hop_length):
     """`[..., L]` -> `[..., F, n_fft]`, the stretches that an STFT transforms."""
     flat = F.pad(wav.float().reshape(1, -1, wav.shape[-1]), (n_fft // 2, n_fft // 2), mode="reflect")[0]
-    windows = flat.unfold(-1, n_fft, hop_length) * _hann(n_fft, wav.device)
+    windows = flat.unfold(-1, n_fft, hop_length) * hann(n_fft, wav.device)
     return windows.reshape(*wav.shape[:-1], *windows.shape[-2:])
 
 
@@ -76,7 +76,8 @@ def decibels(wav, n_fft=1024, hop_length=240):
 
 
 @functools.lru_cache(maxsize=64)
-def _hann(n_fft, device):
+def hann(n_fft, device):
+    """The Hann window `[n_fft]`, made once."""
     with torch.inference_mode(False):  # kept for training too, which cannot go through a tensor made for inference
         return torch.hann_window(n_fft, device=device)
 

@@ -493,6 +493,17 @@ def test_splits_by_hand(local):
     assert splits.cap(utterances, 0, 0) == utterances and splits.cap(utterances, 0, 3) == order[:3]
 
 
+def test_splits_by_speaker_keep_speakers_apart(local):
+    splits = local("splits")
+    utterances = [Utterance(f"{s:02}-{n}", f"{s:02}", "x", 1.0) for s in range(40) for n in range(2)]
+    for n_test, sizes in ((None, [36, 2, 2]), (7, [31, 2, 7])):
+        found = splits.by_speaker(utterances, 0, n_test)
+        speakers = [{u.spk for u in found[name]} for name in ("train", "dev", "test")]
+        assert [len(s) for s in speakers] == sizes and len(set.union(*speakers)) == 40
+    with pytest.raises(UserError, match="40 speakers are too few; 2 go to dev, 38 to test"):
+        splits.by_speaker(utterances, 0, 38)
+
+
 def test_package_texts_are_gzip(local, tmp_path, monkeypatch):
     """The whole of stage 0 for mini, on packages made by hand."""
     import G722

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "utils": set(),
     "features": GROUND,
     "layers": GROUND,
+    "layers.spectrum": GROUND | {"features", "layers"},
     "profile": GROUND,
     "packets": GROUND,
     "bitstream": GROUND | {"packets", "profile"},

@@ -129,7 +129,7 @@ def test_a_sum_waits_for_the_slower_branch():
 def test_weights_that_are_packed_are_shared_and_held_inputs_are_copies():
     layer = pack(conv(4, 4, 3))
     form = PushConv(layer)
-    assert form.layer.packed is layer.packed and PushConvTranspose(pack(upsample(4, 4, 2))).layer.bias is None
+    assert form.function.packed is layer.packed and PushConvTranspose(pack(upsample(4, 4, 2))).function.bias is None
     x = torch.randn(1, 4, 1000)
     form.push(x)
     assert form.held.x.untyped_storage().nbytes() == 2 * 4 * 4  # two frames of four floats, not a view of a thousand

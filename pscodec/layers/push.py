@@ -39,18 +39,18 @@ class Held:
         self.x = x.clone()  # a view would keep all of a long piece alive
 
 
-class PushConv:
-    """A convolution: output t is the inputs from t * stride - padding, `span` of them. `[B, C, n]` -> `[B, C', m]`.
+class PushFrames:
+    """Output t is `function` of the inputs from t * stride - padding, `span` of them. `[B, C, n]` -> `[B, C', m]`.
 
-    The left padding is held from the start; inputs stay until no output to come needs them.
+    `function` takes `[B, C, (m - 1) * stride + span]`, zeros of the padding among them, to `[B, channels, m]`. The left
+    padding is held from the start; inputs stay until no output to come needs them.
     """
 
-    def __init__(self, layer):
-        (self.stride,), (self.padding,) = layer.stride, layer.padding
-        self.span = (layer.kernel_size[0] - 1) * layer.dilation[0] + 1
-        if layer.padding_mode != "zeros" or self.stride > self.span:
-            raise UserError(f"{layer}: only zero padding and strides up to the kernel can be pushed")
-        self.layer = pack(layer, padding=0)
+    def __init__(self, function, channels, stride, padding, span):
+        if stride > span:
+            raise UserError(f"{function}: only strides up to the kernel can be pushed")
+        self.function, self.channels = function, channels
+        self.stride, self.padding, self.span = stride, padding, span
         self.reset()
 
     def reset(self):
@@ -68,8 +68,8 @@ class PushConv:
         n = self._outputs(x.shape[-1])
         self.held.keep(x[..., n * self.stride :])
         if n == 0:
-            return x.new_empty(len(x), self.layer.out_channels, 0)
-        return self.layer(x[..., : (n - 1) * self.stride + self.span])
+            return x.new_empty(len(x), self.channels, 0)
+        return self.function(x[..., : (n - 1) * self.stride + self.span])
 
     def ready(self, n):
         return self._outputs(n + self.padding)
@@ -78,21 +78,30 @@ class PushConv:
         return max(0, (n - self.span) // self.stride + 1)
 
 
-class PushConvTranspose:
-    """A transposed convolution: input t is added, times the kernel, to the `span` outputs from t * stride - padding.
-
-    After n inputs the outputs before n * stride - padding have all their addends; the sums so far of the others are
-    held. The bias is added as outputs leave. `[B, C, n]` -> `[B, C', m]`.
-    """
+class PushConv(PushFrames):
+    """A convolution. `[B, C, n]` -> `[B, C', m]`."""
 
     def __init__(self, layer):
-        (self.stride,), (self.padding,), (more,) = layer.stride, layer.padding, layer.output_padding
-        self.span = (layer.kernel_size[0] - 1) * layer.dilation[0] + 1
-        self.end = more - self.padding  # outputs at the end beyond those that an input reaches, or fewer
-        if self.span < self.stride or self.span + self.end < self.stride:
-            raise UserError(f"{layer}: shorter than its inputs times its stride, so it cannot be pushed")
-        self.bias = None if layer.bias is None else layer.bias.detach()[:, None]
-        self.layer = pack(layer, bias=False, padding=0, output_padding=0)
+        (stride,), (padding,) = layer.stride, layer.padding
+        if layer.padding_mode != "zeros":
+            raise UserError(f"{layer}: only zero padding can be pushed")
+        span = (layer.kernel_size[0] - 1) * layer.dilation[0] + 1
+        super().__init__(pack(layer, padding=0), layer.out_channels, stride, padding, span)
+
+
+class PushOverlap:
+    """Input t adds to the `span` sums from t * stride - padding; outputs are `finish` of the sums, number by number.
+
+    `function` takes inputs `[B, C, n]` to all their sums, `[B, channels, (n - 1) * stride + span]`; `end`: sums beyond
+    the last input's, or, negative, so many fewer. After n inputs the sums before n * stride - padding have all their
+    addends; the others are held. `[B, C, n]` -> `[B, C', m]`.
+    """
+
+    def __init__(self, function, channels, stride, padding, span, end=0, finish=None):
+        if span < stride or span + end < stride:
+            raise UserError(f"{function}: shorter than its inputs times its stride, so it cannot be pushed")
+        self.function, self.channels = function, channels
+        self.stride, self.padding, self.end, self.finish = stride, padding, end, finish
         self.reset()
 
     def reset(self):
@@ -101,22 +110,34 @@ class PushConvTranspose:
     def push(self, x, last=False):
         n = x.shape[-1] * self.stride
         if x.shape[-1]:
-            y = self.layer(x)
+            y = self.function(x)
             if self.sums is not None:
                 y[..., : self.sums.shape[-1]] += self.sums
             self.sums = y[..., n:].clone()
         else:
-            y = x.new_empty(len(x), self.layer.out_channels, 0)
+            y = x.new_empty(len(x), self.channels, 0)
         y = y[..., :n]
         if last:
             sums = nn.functional.pad(self.sums, (0, max(0, self.end)))
             y = torch.cat([y, sums[..., : sums.shape[-1] + min(0, self.end)]], -1)
         crop, self.crop = self.crop, max(0, self.crop - y.shape[-1])
         y = y[..., crop:]
-        return y if self.bias is None else y + self.bias
+        return y if self.finish is None else self.finish(y)
 
     def ready(self, n):
         return max(0, n * self.stride - self.padding)
+
+
+class PushConvTranspose(PushOverlap):
+    """A transposed convolution, whose bias is added as outputs leave. `[B, C, n]` -> `[B, C', m]`."""
+
+    def __init__(self, layer):
+        (stride,), (padding,), (more,) = layer.stride, layer.padding, layer.output_padding
+        span = (layer.kernel_size[0] - 1) * layer.dilation[0] + 1
+        bias = None if layer.bias is None else layer.bias.detach()[:, None]
+        finish = None if bias is None else bias.add
+        bare = pack(layer, bias=False, padding=0, output_padding=0)
+        super().__init__(bare, layer.out_channels, stride, padding, span, more - padding, finish)
 
 
 class PushPointwise:

@@ -16,6 +16,7 @@
 # Options
 #   --stage N, --stop-stage N      first and last stage                                          (0, 7)
 #   --corpus NAME                  mini | libritts | ljspeech (tests only) | a folder | none: your own data dirs  (mini)
+#   --test-speakers N              speakers of a folder kept for test                            (a twentieth)
 #   --parts LIST                   parts of LibriTTS, comma separated                            (all)
 #   --config FILE                  the codec, or what of it differs                              (conf/pscodec_base.yaml)
 #   --preset NAME                  conf/presets/NAME.yaml laid over it; paper: nothing is        (mini for mini, else paper)
@@ -39,6 +40,7 @@ stage=0
 stop_stage=7
 corpus=mini
 parts=
+test_speakers=
 config=conf/pscodec_base.yaml
 preset=
 exp=
@@ -107,7 +109,8 @@ if at 1 "data dirs in $data"; then
         dirs=(); for split in $train_set $dev_set $test_sets; do dirs+=("$data/$split"); done
         "$PYTHON" ../local/prepare_data.py --validate "${dirs[@]}" --add-prompts "${pipes[@]}"
     else
-        "$PYTHON" ../local/prepare_data.py --corpus "$corpus" --downloads "$downloads" --data "$data" --nj "$nj"
+        "$PYTHON" ../local/prepare_data.py --corpus "$corpus" --downloads "$downloads" --data "$data" --nj "$nj" \
+            ${test_speakers:+--test-speakers "$test_speakers"}
     fi
 fi
 

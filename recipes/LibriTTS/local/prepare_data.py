@@ -93,7 +93,7 @@ def prepare_folder(args):
         why = f"; the first left out is {left_out[0][0]} ({left_out[0][1]})" if left_out else ""
         raise UserError(f"--corpus {folder}: {len(utterances)} usable utterances are too few for three splits{why}")
     if len({u.spk for u in utterances}) >= 10:
-        found = split.by_speaker(utterances, args.seed)
+        found = split.by_speaker(utterances, args.seed, args.test_speakers)
         return {name: split.cap(found[name], args.seed, _most(args, name)) for name in found}, left_out
     share = max(1, round(0.05 * len(utterances)))
     dev, test = (min(share, _most(args, name) or share) for name in ("dev", "test"))
@@ -181,6 +181,7 @@ def main(argv=None):
     parser.add_argument("--downloads", default="downloads", type=Path, help="where stage 0 put the corpus")
     parser.add_argument("--data", default="data", type=Path, help="where the data folders go")
     parser.add_argument("--seed", default=0, type=int, help="of the splits and the prompts")
+    parser.add_argument("--test-speakers", type=int, help="a folder's speakers kept for test (a twentieth of them)")
     parser.add_argument("--max-test", type=int, help="most utterances a test split (mini: 50, others: all)")
     parser.add_argument("--max-dev", type=int, help="most utterances in dev (mini: 40, others: all)")
     parser.add_argument("--min-seconds", type=float, help="shortest utterance (default: mini and folders 1)")

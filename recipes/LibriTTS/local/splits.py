@@ -23,11 +23,15 @@ def by_utterance(utterances, seed, n_dev, n_test):
     return {"test": order[:n_test], "dev": order[n_test : n_test + n_dev], "train": order[n_test + n_dev :]}
 
 
-def by_speaker(utterances, seed, share=0.1):
-    """`{"train", "dev", "test"}` with no speaker in two of them: `share` of the speakers in dev and test together."""
+def by_speaker(utterances, seed, n_test=None, share=0.05):
+    """`{"train", "dev", "test"}` with no speaker in two of them: `n_test` of the speakers in test (None: as many as in
+    dev), `share` of them in dev, at least one each."""
     order = sorted({u.spk for u in utterances}, key=lambda s: hashlib.sha256(f"{seed}/{s}".encode()).hexdigest())
-    held = max(2, round(share * len(order)))
-    place = {spk: "test" if i < (held + 1) // 2 else "dev" for i, spk in enumerate(order[:held])}
+    n_dev = max(1, round(share * len(order)))
+    n_test = n_dev if n_test is None else n_test
+    if len(order) <= n_dev + n_test:
+        raise UserError(f"{len(order)} speakers are too few; {n_dev} go to dev, {n_test} to test")
+    place = {spk: "test" if i < n_test else "dev" for i, spk in enumerate(order[: n_test + n_dev])}
     splits = {"train": [], "dev": [], "test": []}
     for u in utterances:
         splits[place.get(u.spk, "train")].append(u)

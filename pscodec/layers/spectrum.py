@@ -1,0 +1,116 @@
+"""From waveform to frames and back by Fourier transforms, whole or piece by piece: the ends of a codec without strides.
+
+Frame t of `n_fft` samples is centred on the hop_length samples t * hop_length ... (t + 1) * hop_length, so that
+T * hop_length samples are T frames ("same" padding).
+"""
+
+import functools
+
+import numpy as np
+import scipy.signal
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pscodec.features import Magnitude, hann, mel_filters
+from pscodec.layers.push import PushFrames, PushOverlap
+
+
+def _margin(n_fft, hop_length):
+    """Samples by which a frame looks beyond its own hop, on each side."""
+    if n_fft < hop_length or (n_fft - hop_length) % 2:
+        raise ValueError(f"an STFT of {n_fft} samples has no middle {hop_length}")
+    return (n_fft - hop_length) // 2
+
+
+class MelFrames(nn.Module):
+    """`wav` `[B, 1, T * hop_length]` -> `[B, n_mels, T]`, the log-Mel spectrum, zeros around the waveform.
+
+    Computed in float32 whatever the precision of what surrounds it; magnitudes below `floor` (of an unscaled STFT)
+    are not told apart.
+    """
+
+    def __init__(self, sample_rate, hop_length, n_fft=1024, n_mels=100, floor=0.01):
+        super().__init__()
+        self.sample_rate, self.hop_length, self.n_fft = sample_rate, hop_length, n_fft
+        self.n_mels, self.floor, self.margin = n_mels, floor, _margin(n_fft, hop_length)
+
+    def forward(self, wav):
+        return self.frames(F.pad(wav, (self.margin, self.margin)))
+
+    def frames(self, wav):
+        """`wav` `[B, 1, (T - 1) * hop_length + n_fft]`, without padding -> `[B, n_mels, T]`."""
+        with torch.autocast(wav.device.type, enabled=False):
+            if torch.onnx.is_in_onnx_export():  # whose format has no unfold and no complex numbers
+                parts = F.conv1d(wav, _dft(self.n_fft)[:, None], stride=self.hop_length).chunk(2, 1)
+                magnitude = sum(part.square() for part in parts).sqrt().transpose(1, 2)
+            else:
+                windows = wav.float()[:, 0].unfold(-1, self.n_fft, self.hop_length) * hann(self.n_fft, wav.device)
+                magnitude = Magnitude.apply(windows)
+            filters = _filters(self.n_fft, self.n_mels, self.sample_rate, wav.device)
+            return (magnitude @ filters).clamp(min=self.floor).log().transpose(1, 2)
+
+    def push_form(self):
+        return PushFrames(self.frames, self.n_mels, self.hop_length, self.margin, self.n_fft)
+
+
+class InverseSTFT(nn.Module):
+    """`[B, n_fft + 2, T]`, log amplitude and phase of each bin -> `wav` `[B, 1, T * hop_length]`.
+
+    Windowed, overlapped and added, divided by what the windows add up to; in float32. Amplitudes end at exp(6), above
+    full scale, so that no step of training can make them infinite. Source: Siuzdak, Vocos (2023), section 3.2.
+    """
+
+    def __init__(self, hop_length, n_fft=1280):
+        super().__init__()
+        self.hop_length, self.n_fft, self.margin = hop_length, n_fft, _margin(n_fft, hop_length)
+
+    def forward(self, x):
+        sums = self.overlap(x)
+        return _divided(sums[..., self.margin : sums.shape[-1] - self.margin])
+
+    def overlap(self, x):
+        """-> `[B, 2, (T - 1) * hop_length + n_fft]`: sums of the windowed frames, and of their windows' squares."""
+        with torch.autocast(x.device.type, enabled=False):
+            amplitude, phase = x.float().chunk(2, 1)
+            amplitude = amplitude.clamp(max=6).exp()
+            parts, window = (amplitude * phase.cos(), amplitude * phase.sin()), hann(self.n_fft, x.device)
+            if torch.onnx.is_in_onnx_export():
+                add = functools.partial(F.conv_transpose1d, stride=self.hop_length)
+                wav = add(torch.cat(parts, 1), _dft(self.n_fft, inverse=True)[:, None])
+                return torch.cat([wav, add(torch.ones_like(x[:, :1]), window.square()[None, None])], 1)
+            frames = torch.fft.irfft(torch.complex(*parts).transpose(1, 2), self.n_fft) * window
+            frames = torch.stack([frames, window.square().expand_as(frames)], 1)  # [B, 2, T, n_fft]
+            return self._added(frames.transpose(2, 3).flatten(1, 2))
+
+    def _added(self, columns):
+        """`[B, 2 * n_fft, T]` -> `[B, 2, (T - 1) * hop_length + n_fft]`."""
+        length = (columns.shape[-1] - 1) * self.hop_length + self.n_fft
+        return F.fold(columns, (1, length), (1, self.n_fft), stride=(1, self.hop_length))[:, :, 0]
+
+    def push_form(self):
+        sizes = self.hop_length, self.margin, self.n_fft
+        return PushOverlap(self.overlap, 2, *sizes, end=-self.margin, finish=_divided)
+
+
+def _divided(sums):
+    return sums[:, :1] / sums[:, 1:]
+
+
+@functools.lru_cache(maxsize=8)
+def _filters(n_fft, n_mels, sample_rate, device):
+    with torch.inference_mode(False):  # kept for training too
+        return mel_filters(n_fft // 2 + 1, 0.0, sample_rate / 2, n_mels, sample_rate).to(device)
+
+
+def _dft(n_fft, inverse=False):
+    """The windowed transform as a matrix `[n_fft + 2, n_fft]`: real parts, then imaginary ones.
+
+    By numpy, so that it is a constant to whoever records what torch does.
+    """
+    basis = np.fft.rfft(np.eye(n_fft)).T  # [n_fft // 2 + 1, n_fft]
+    if inverse:
+        basis *= 2 / n_fft
+        basis[[0, -1]] /= 2
+    basis = np.concatenate([basis.real, basis.imag]) * scipy.signal.get_window("hann", n_fft)
+    return torch.from_numpy(basis.astype(np.float32))
