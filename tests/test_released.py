@@ -33,6 +33,21 @@ def test_a_released_codec_is_the_trained_one_without_pickle(tiny_exp, tmp_path):
     assert np.array_equal(given.encode(wav, 24000).codes, trained.encode(wav, 24000).codes)
 
 
+def test_folders_are_not_given_away():
+    text = "train_dir: /home/me/data/train\ndev_dir: data/dev\nlr: 1.0\n"
+    assert release.without_folders(text) == "train_dir: data/train\ndev_dir: data/dev\nlr: 1.0\n"
+
+
+def test_half_the_bytes_code_alike(tiny_exp, tmp_path):
+    for name, options in (("whole", []), ("half", ["--half"])):
+        release.main(["--exp", str(tiny_exp), "--out", str(tmp_path / name), *options])
+    sizes = [(tmp_path / name / "codec.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    wav = 0.1 * torch.randn(1, 24000)
+    whole, half = (pscodec.load_codec(tmp_path / name, precision="fp32") for name in ("whole", "half"))
+    assert (whole.encode(wav, 24000).codes == half.encode(wav, 24000).codes).mean() > 0.9
+
+
 def test_what_is_no_experiment_is_told_with_the_names_of_codecs_that_are_there(tmp_path):
     with pytest.raises(UserError, match="nor a released codec"):
         pscodec.load_codec(tmp_path / "nothing")

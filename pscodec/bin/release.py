@@ -1,12 +1,13 @@
 """Make of an experiment what can be given away: configuration and weights without pickle, a few MB.
 
-  python -m pscodec.bin.release --exp exp/pscodec_small_24k --out pscodec/weights/pscodec_small_24k
+  python -m pscodec.bin.release --exp exp/pscodec_small_24k --out pscodec/weights/pscodec_small_24k --half
 
 The folder is an experiment to `load_codec` and `--init`: hyperparams.yaml, codec.safetensors and, with
 --discriminators, those for fine-tuning. The model card beside them is written by people.
 """
 
 import argparse
+import re
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -23,6 +24,7 @@ def main(argv=None):
     parser.add_argument("--exp", type=Path, required=True, help="the trained experiment")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    parser.add_argument("--half", action="store_true", help="16 bits a number instead of 32")
     parser.add_argument("--discriminators", action="store_true", help="give them away too")
     args = parser.parse_args(argv)
     settings = args.exp / "hyperparams.yaml"
@@ -32,13 +34,22 @@ def main(argv=None):
     names = ("codec", "discriminators") if args.discriminators else ("codec",)
     modules = {name: build_only(text, name) for name in names}
     meta = load_weights(args.exp, modules, args.checkpoint)
-    write_text(args.out / "hyperparams.yaml", text)
+    write_text(args.out / "hyperparams.yaml", without_folders(text))
     for name, module in modules.items():
-        state = {key: value.contiguous() for key, value in module.state_dict().items()}
+        state = {key: _small(value, args.half).contiguous() for key, value in module.state_dict().items()}
         with atomic_path(args.out / f"{name}.safetensors") as partial:
             save_file(state, partial, {key: str(meta[key]) for key in ("step", "score") if key in meta})
         size = (args.out / f"{name}.safetensors").stat().st_size / 1e6
         print(f"{args.out / name}.safetensors: {size:.1f} MB, of step {meta.get('step', '?')}")
+
+
+def without_folders(text):
+    """The configuration `text` with only the ends of its data folders: where they lay is nobody else's business."""
+    return re.sub(r"(?m)^((?:train|dev)_dir: ).*?([^/\s]+/[^/\s]+)$", r"\1\2", text)
+
+
+def _small(value, half):
+    return value.half() if half and value.is_floating_point() else value
 
 
 if __name__ == "__main__":
