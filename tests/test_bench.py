@@ -1,5 +1,6 @@
 """The benches run, and say what was measured."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ import torch
 
 from pscodec import cli
 from pscodec.commands.bench import table
+from pscodec.prompts.campplus import CAMPPlus
+from pscodec.utils.hparams import compose, resolve
+from pscodec.utils.macs import count_macs
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "recipes/LibriTTS/codec/conf"
@@ -84,3 +88,67 @@ def test_a_training_step_beside_a_plain_one(monkeypatch, capsys):
     assert [line.split()[0] for line in lines[1:4]] == ["ours", "plain", "ours"] and "times as fast" in lines[3]
     shares = [int(word) for word in lines[4].replace("%", "").split() if word.isdigit()]
     assert 97 <= sum(shares) <= 103, "the parts are the whole"
+
+
+@pytest.fixture
+def training_cost(monkeypatch, capsys):
+    """tools/bench/training_cost.py: its names, and what a run of it with these options prints."""
+    path = ROOT / "tools/bench/training_cost.py"
+    names = runpy.run_path(str(path))
+
+    def run(*options):
+        names["main"]([str(option) for option in options])
+        return capsys.readouterr().out.splitlines()
+
+    return names, run
+
+
+class TinyCodec(torch.nn.Module):
+    """A trained layer of 3 x 2 weights over the samples, and a CAM++ that is not trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.campplus = torch.nn.Conv1d(1, 2, 3, padding=1, bias=False), CAMPPlus()
+
+    def forward(self, wav, prompt):
+        return self.layer(wav), self.campplus(prompt.fbank)
+
+
+def test_training_cost_counts_what_a_step_does(training_cost):
+    names, _ = training_cost
+    hp = {"codec": TinyCodec(), "discriminators": torch.nn.Conv1d(1, 5, 1, bias=False), "voiceprint": "crop"}
+    hp |= {"sample_rate": 8000, "segment": 0.5, "prompt": 1.0, "adversarial_segment": 0.25}
+    found = names["cost"](hp)
+    # 4000 samples x 2 channels x 3 taps; the discriminator judges 2000 x 5
+    assert (found.trained, found.discriminators, found.parameters) == (24000, 10000, (6, 5))
+    assert found.frozen == count_macs(CAMPPlus(), torch.zeros(1, 80, 100)).total > 1e8
+    assert found.step == 3 * 24000 + found.frozen + 9 * 10000 and found.gradients == 4 * 11
+    hp["voiceprint"] = "utterance"  # CAM++ ran in stage 2
+    assert names["cost"](hp).frozen == 0 and names["cost"](hp).trained == 24000
+
+
+def test_training_cost_plans_and_sends(training_cost):
+    names, _ = training_cost
+    plans = list(names["plans"]([1, 8, 12, 64], 40, 500000, 5))
+    assert plans == [(1, 40, 500000), (8, 40, 500000), (12, 120, 166667), (64, 320, 62500)]
+    assert names["send_seconds"](1e9, 1, 1e9) == 0 and names["send_seconds"](1e9, 4, 1e9) == pytest.approx(1.5)
+
+
+def rows(lines):
+    """The cells of a printed table, without its head."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")][1:]
+
+
+def test_training_cost_tells_hours(training_cost):
+    _, run = training_cost
+    preset = ["--preset", CONF / "presets/mini.yaml"]
+    one, five = rows(run(*preset, "--speed", 10, "--gpus", 1, 5, "--link", 1e9, "--items", 1))
+    text = resolve(compose(CONF / "pscodec_base.yaml", preset[1:]))
+    steps, batch = (int(re.search(rf"^{key}: (\d+)", text, re.M)[1]) for key in ("total_steps", "batch_size"))
+    hours = steps * batch / 10 / 3600
+    assert one[:3] == ["1", str(batch), str(steps)] and float(one[-2]) == pytest.approx(hours, abs=0.06)
+    assert float(five[-2]) == pytest.approx(hours / 5, abs=0.06)
+    speeds = [float(row[4]) for row in rows(run(*preset, "--gpus", 1, "--utilisation", 10, 20))]
+    assert speeds[0] > 0 and speeds[1] == pytest.approx(2 * speeds[0], rel=0.01)
+    with pytest.raises(SystemExit, match="must be positive"):
+        run("--speed", 0)

@@ -10,6 +10,7 @@ seconds of the normal one (prompt_Ns), of another speaker (wrong_prompt), white 
 level (noise_prompt), none at all (no_prompt: nothing is sent, zeros are added).
 
 Every file carries its prompt's vectors, 8 bits a number, as files between strangers would; `side_bytes` counts them.
+Started by torchrun, its processes share the utterances, each on its own GPU.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from pscodec.data.audio import load_audio, save_audio
 from pscodec.data.kaldi import read_data_dir, write_table
 from pscodec.data.prompts import Prompts
 from pscodec.inference import load_codec
+from pscodec.utils import ranks
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.progress import progress
@@ -34,28 +36,31 @@ CONTROLS = ("shuffled_codes", "wrong_prompt")
 def decode_split(coder, folder, out, condition=None, allow_pipes=False):
     """Send every utterance of data dir `folder` through a file below `out`; returns the number of utterances.
 
-    Those whose prompt has no features (stage 2 could not read it) are named and left out.
+    Under torchrun each process sends its share, and the first one writes the tables of all. Utterances whose
+    prompt has no features (stage 2 could not read it) are named and left out.
     """
     prompts, utterances = Prompts(folder, coder.prompt, allow_pipes), read_data_dir(folder, allow_pipes)
     for utt in [utt for utt in utterances if prompts.source(utt, condition) is None]:
         print(f"left out: {utt}: its prompt {prompts.names.get(utt, '')} has no features")
         del utterances[utt]
-    rows, wavs = ["utt\tseconds\tcodes_bytes\tside_bytes\ttotal_bytes"], {}
-    for utt, utterance in progress(utterances.items(), f"decode {out.name}"):
+    rows = {}
+    for utt, utterance in progress(ranks.share(list(utterances.items())), f"decode {out.name}"):
         wav, rate = load_audio(utterance.path, None, utterance.start, utterance.end)
         stream = coder.encode(wav, rate, prompts.of(utt, condition))
         if condition == "shuffled_codes":
             stream.codes = np.random.default_rng(0).permutation(stream.codes, axis=1)
-        psc, target = out / "psc" / f"{utt}.psc", out / "wav" / f"{utt}.wav"
+        psc = out / "psc" / f"{utt}.psc"
         bitstream.write(psc, stream)
         received = bitstream.read(psc)
-        save_audio(target, coder.decode(received), coder.model.sample_rate)
+        save_audio(out / "wav" / f"{utt}.wav", coder.decode(received), coder.model.sample_rate)
         sizes = received.sizes()
-        rows.append(f"{utt}\t{received.seconds:.6f}\t{sizes['codes']}\t{sizes['side']}\t{psc.stat().st_size}")
-        wavs[utt] = str(target)
-    write_text(out / "bits.tsv", "\n".join(rows) + "\n")
-    write_table(out / "wav.scp", wavs)
-    return len(wavs)
+        rows[utt] = f"{utt}\t{received.seconds:.6f}\t{sizes['codes']}\t{sizes['side']}\t{psc.stat().st_size}"
+    rows = {utt: row for share in ranks.gather(rows) for utt, row in share.items()}
+    if ranks.first():
+        header = "utt\tseconds\tcodes_bytes\tside_bytes\ttotal_bytes"
+        write_text(out / "bits.tsv", "\n".join([header, *(rows[utt] for utt in utterances)]) + "\n")
+        write_table(out / "wav.scp", {utt: out / "wav" / f"{utt}.wav" for utt in utterances})
+    return len(utterances)
 
 
 def conditions_of(split, args, model):
@@ -74,6 +79,7 @@ def conditions_of(split, args, model):
     return [None, *(name for name in dict.fromkeys(wanted) if name not in useless)]
 
 
+@ranks.together
 @one_line_errors
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -4,11 +4,13 @@
 
 For every split, and every condition found in exp/NAME/decode (`test`, `test.shuffled_codes` ...), each utterance
 gets one row in exp/NAME/scores.tsv; exp/NAME/summary.json holds means with 95 % intervals and the codebooks' usage.
-Finished rows are kept in exp/NAME/scores.cache.jsonl: a rerun scores only what is new or has changed.
+Finished rows are kept in exp/NAME/scores.cache.jsonl: a rerun scores only what is new or has changed. Started by
+torchrun, its processes share the rows, and --nj counts for each of them.
 """
 
 import argparse
 import concurrent.futures
+import itertools
 import json
 import multiprocessing
 import os
@@ -19,6 +21,7 @@ from pathlib import Path
 
 from pscodec.metrics.scorer import METRICS, WITHOUT_REFERENCE, Scorer, columns
 from pscodec.metrics.summary import BITS, CODEC, REFERENCE, codebook_usage, format_mean, summarise, write_scores
+from pscodec.utils import ranks
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.progress import progress
@@ -45,6 +48,7 @@ class Job:
         return (self.split, self.condition, self.utt)
 
 
+@ranks.together
 @one_line_errors
 def main(argv=None):
     args = parse(argv)
@@ -56,10 +60,9 @@ def main(argv=None):
         jobs += list_jobs(split, condition, folder, args, wanted)
         if condition == CODEC and (blind := [n for n in names if n in WITHOUT_REFERENCE]):
             jobs += [reference_job(job, blind) for job in jobs if job.key[:2] == (split, CODEC)]
-    cache = args.exp / "scores.cache.jsonl"
-    if args.rescore:
-        cache.unlink(missing_ok=True)
-    rows, seconds = score_all(jobs, cache, args, set(names) | set(control_names))
+    rows, seconds = score_all(jobs, args.exp / "scores.cache.jsonl", args, set(names) | set(control_names))
+    if not ranks.first():
+        return
     table = sorted(rows, key=lambda row: [row["split"], row["condition"] != CODEC, row["condition"], row["utt"]])
     write_scores(args.exp / "scores.tsv", table, names)
     summary = summarise(table, names)
@@ -184,7 +187,27 @@ def read_bits(path):
 
 
 def score_all(jobs, cache, args, names):
-    """Rows of all jobs, from the cache where they are up to date; mean seconds a metric of those scored now."""
+    """Rows of all jobs, from the cache where they are up to date; mean seconds a metric of those scored now.
+
+    Under torchrun each process scores its share; only the first one has the rows of the cache."""
+    rows, todo = _up_to_date(jobs, cache, args.rescore) if ranks.first() else ([], [])
+    scored = _score_share(ranks.share(todo), _part(cache), args, names)
+    spent, count = Counter(), Counter()
+    for job, result, times in itertools.chain(*ranks.gather(scored)):
+        rows.append(_row(job, result))
+        spent.update(times)
+        count.update(times.keys())
+    if ranks.first():
+        _collect(cache)
+    return rows, {name: spent[name] / count[name] for name in METRICS if count[name]}
+
+
+def _up_to_date(jobs, cache, rescore):
+    """`(rows, todo)`: rows that the cache has, and `(job, missing metrics, what the cache has)` of the others."""
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    _collect(cache)
+    if rescore:
+        cache.unlink(missing_ok=True)
     done = _read_cache(cache)
     rows, todo = [], []
     for job in jobs:
@@ -197,8 +220,12 @@ def score_all(jobs, cache, args, names):
             rows.append(_row(job, old))
     if len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} rows are as before, {len(todo)} to score")
-    spent, count = Counter(), Counter()
-    cache.parent.mkdir(parents=True, exist_ok=True)
+    return rows, todo
+
+
+def _score_share(todo, cache, args, names):
+    """Score what is to do and note it in `cache`: `[(job, row of the cache, seconds a metric)]`."""
+    scored = []
     with open(cache, "a", encoding="utf-8") as log:
         if _cut_off(cache):
             log.write("\n")
@@ -213,10 +240,21 @@ def score_all(jobs, cache, args, names):
             }
             log.write(json.dumps(new) + "\n")
             log.flush()
-            rows.append(_row(job, new))
-            spent.update(times)
-            count.update(times.keys())
-    return rows, {name: spent[name] / count[name] for name in METRICS if count[name]}
+            scored.append((job, new, times))
+    return scored
+
+
+def _part(cache):
+    """Where this process notes its rows: lines of several processes in one file would get into each other."""
+    return cache if ranks.first() else cache.with_suffix(f".{ranks.rank()}.jsonl")
+
+
+def _collect(cache):
+    """Move what the other processes of this run, or of one that was broken off, noted into `cache`."""
+    for part in cache.parent.glob(f"{cache.stem}.*.jsonl"):
+        with open(cache, "a", encoding="utf-8") as log:
+            log.write("\n" * _cut_off(cache) + part.read_text(encoding="utf-8"))
+        part.unlink()
 
 
 def _read_cache(path):

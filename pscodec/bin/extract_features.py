@@ -5,16 +5,24 @@
 Writes `fbank` `[F, 80]` (16 kHz, for CAM++), `mel` `[F, 80]` (log-Mel at --sample-rate) and, with --campplus,
 `xvector` `[192]` (CAM++ of the whole utterance), each as .ark and .scp in the data folder. A second run does only what
 is missing; an interrupted one goes on where it stopped. Utterances that cannot be read are named, counted and left out.
+
+  python -m torch.distributed.run --nproc_per_node 4 -m pscodec.bin.extract_features --data-dir ...
+
+shares the utterances over processes, on as many nodes as torchrun is started on; --nj counts for each of them. Every
+process writes its part below `features.parts`, the first one then makes the same files of them as if it were alone.
 """
 
 import argparse
 import concurrent.futures.process
 import functools
 import hashlib
+import heapq
+import io
 import json
 import multiprocessing
 import os
 import re
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +33,13 @@ import torch
 from pscodec.data.audio import load_audio, resample
 from pscodec.data.kaldi import read_data_dir, read_matrix, write_table
 from pscodec.features import FBank, LogMel
+from pscodec.utils import ranks
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.progress import progress
 
 KINDS = ("fbank", "mel", "xvector")
+PARTS = "features.parts"  # folder of what each of several processes makes
 
 
 @dataclass(frozen=True)
@@ -123,6 +133,28 @@ class Archive:
 
     def add(self, utt, array):
         """Append one matrix or vector."""
+        entry = io.BytesIO()
+        kaldiio.save_ark(entry, {utt: array}, compression_method=self.method)
+        self._append(utt, entry.getvalue())
+
+    def absorb(self, parts):
+        """Append what `parts`, archives of the same kind by other processes, have and this one lacks, sorted by id."""
+        for utt, entry in heapq.merge(*(part.entries() for part in parts)):
+            if utt not in self:
+                self._append(utt, entry)
+
+    def entries(self):
+        """Yield `(utt, bytes)`, all that the ark of an archive just opened holds for each id, in its order."""
+        if not self.places:
+            return
+        starts = {utt: int(place.rpartition(":")[2]) - len(f"{utt} ".encode()) for utt, place in self.places.items()}
+        order = sorted(starts, key=starts.get)
+        with open(self.ark, "rb") as file:
+            for utt, end in zip(order, [*(starts[utt] for utt in order[1:]), self.end], strict=True):
+                file.seek(starts[utt])
+                yield utt, file.read(end - starts[utt])
+
+    def _append(self, utt, entry):
         if self.file is None:
             self.ark.parent.mkdir(parents=True, exist_ok=True)
             self.file = open(self.ark, "r+b" if self.ark.exists() else "w+b")
@@ -131,17 +163,21 @@ class Archive:
             write_table(self.part, self.places)
             self.notes = open(self.part, "a", encoding="utf-8")
         place = f"{self.ark}:{self.file.tell() + len(f'{utt} '.encode())}"
-        kaldiio.save_ark(self.file, {utt: array}, compression_method=self.method)
+        self.file.write(entry)
         self.file.flush()
         self.notes.write(f"{utt} {place}\n")
         self.notes.flush()
         self.places[utt] = place
 
-    def close(self, utts):
-        """Write the sorted scp of those of `utts` that are there."""
+    def release(self):
+        """Close the files; what was added is there for others to read."""
         for file in (self.file, self.notes):
             if file is not None:
                 file.close()
+
+    def close(self, utts):
+        """Write the sorted scp of those of `utts` that are there."""
+        self.release()
         write_table(self.scp, {utt: place for utt, place in self.places.items() if utt in utts})
         self.part.unlink(missing_ok=True)
 
@@ -226,39 +262,76 @@ class Workers:
             raise UserError("a worker process died (out of memory?); start again with a smaller --nj") from None
 
 
-def extract(folder, settings, workers=None, allow_pipes=False):
-    """Make the features of a data folder, by `workers` or in this process.
-
-    Returns `(made, kept, failed)`: two counts and `{utt: reason}`.
-
-    Raises UserError for a broken data folder, wrong CAM++ weights, or if no utterance at all has features.
-    """
-    folder = Path(folder)
-    utterances = read_data_dir(folder, allow_pipes)
+def begin(folder, settings, utterances):
+    """What is there and what is missing: `({kind: Archive}, tasks)`; parts that a broken-off run left are taken in."""
     archives = {kind: Archive(folder, kind, settings.compress) for kind in KINDS}
+    collect(folder, archives)
     forget_stale(folder, archives, utterances, settings)
     archives = {kind: archives[kind] for kind in settings.kinds()}
+    if ranks.world() > 1:
+        (folder / PARTS).mkdir()  # here, so that a network's file system shows this process what others put into it
     tasks = []
     for utt, utterance in utterances.items():
         missing = tuple(kind for kind, archive in archives.items() if utt not in archive)
         if missing:
             tasks.append((settings, utterance, missing))
+    return archives, tasks
+
+
+def collect(folder, archives):
+    """Move what several processes made of `folder` into `archives`."""
+    parts = sorted((folder / PARTS).iterdir()) if (folder / PARTS).exists() else []
+    for kind, archive in archives.items():
+        archive.absorb([Archive(part, kind, False) for part in parts])
+    if (folder / PARTS).exists():
+        shutil.rmtree(folder / PARTS)
+
+
+def make(tasks, archives, workers, desc):
+    """Do `tasks` and keep what they give in `archives`; returns `{utt: reason}` of those that cannot be done."""
     failed = {}
-    results = (workers or Workers()).map(_work, tasks)
-    for utt, found, reason in progress(results, f"features of {folder}", len(tasks), disable=not tasks):
+    for utt, found, reason in progress(workers.map(_work, tasks), desc, len(tasks), disable=not tasks):
         if found is None:
             failed[utt] = reason
             continue
         for kind, array in found.items():
             archives[kind].add(utt, array)
+    for archive in archives.values():
+        archive.release()
+    return failed
+
+
+def extract(folder, settings, workers=None, allow_pipes=False):
+    """Make the features of a data folder, by `workers` or in this process; under torchrun, with the other processes.
+
+    Returns `(made, kept, failed)`: two counts and `{utt: reason}`, the same in every process.
+
+    Raises UserError for a broken data folder, wrong CAM++ weights, or if no utterance at all has features.
+    """
+    folder = Path(folder)
+    utterances = read_data_dir(folder, allow_pipes)
+    archives, tasks = begin(folder, settings, utterances) if ranks.first() else ({}, [])
+    mine, own = ranks.share(tasks), archives
+    if ranks.world() > 1:
+        part = folder / PARTS / f"{ranks.rank():05d}"
+        own = {kind: Archive(part, kind, settings.compress) for kind in settings.kinds()}
+    failed = make(mine, own, workers or Workers(), f"features of {folder}")
+    shares = ranks.gather((len(mine), failed))
+    count = sum(n for n, _ in shares)
+    failed = dict(sorted(item for _, share in shares for item in share.items()))
     if len(failed) == len(utterances):
         why = f"; the first: {next(iter(failed.values()))}" if failed else ""
         raise UserError(f"{folder}: none of {len(utterances)} utterances has features{why}")
-    for archive in archives.values():
-        archive.close(utterances)
-    return len(tasks) - len(failed), len(utterances) - len(tasks), failed
+    if ranks.first():
+        collect(folder, archives)
+        for archive in archives.values():
+            if any(task[1].utt not in archive and task[1].utt not in failed for task in tasks):
+                raise UserError(f"{folder}: what other processes made is not there; do all nodes share the folder?")
+            archive.close(utterances)
+    return count - len(failed), len(utterances) - count, failed
 
 
+@ranks.together
 @one_line_errors
 def main(argv=None):
     """Command line of stage 2."""

@@ -30,8 +30,9 @@
 #                                  speaker's, noise, none; the report compares them              (none)
 #   --checkpoint best|last         what stage 5 decodes                                          (best)
 #   --allow-pipes true|false       run commands that a wav.scp of yours holds                    (false)
-#   --nj N                         processes for features and scores                             (all cores)
-#   --ngpu N                       GPUs for training; without one it trains on the CPU           (1)
+#   --nj N                         processes for features and scores, in all                     (all cores)
+#   --ngpu N                       GPUs; stages 2 to 6 share their work over so many processes   (1)
+#                                  (without a GPU, on the CPU); several nodes: slurm.sh
 
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -95,6 +96,13 @@ elif [ -n "$parent" ]; then
     echo "error: --parent is for a codec that is trained twice; $config names no parent" >&2; exit 1
 fi
 
+launch() { # [-m] program [options]
+    local launcher=()
+    [ "$ngpu" -le 1 ] || launcher=(-m torch.distributed.run --standalone --nproc_per_node "$ngpu")
+    "$PYTHON" "${launcher[@]}" "$@"
+}
+nj_each=$(((nj + ngpu - 1) / ngpu))
+
 at() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ] && printf '\n== stage %s: %s   [%s]\n' "$1" "$2" "$(elapsed)"; }
 elapsed() { printf '%d:%02d' $((SECONDS / 60)) $((SECONDS % 60)); }   # minutes and seconds since the start
 
@@ -117,15 +125,13 @@ fi
 if at 2 "features"; then
     dirs=()
     for split in $train_set $dev_set $test_sets; do [ ! -d "$data/$split" ] || dirs+=("$data/$split"); done
-    "$PYTHON" -m pscodec.bin.extract_features --data-dir "${dirs[@]}" --campplus "$campplus" --nj "$nj" "${pipes[@]}"
+    launch -m pscodec.bin.extract_features --data-dir "${dirs[@]}" --campplus "$campplus" --nj "$nj_each" "${pipes[@]}"
 fi
 
 train() { # config experiment [options]
     local config=$1 into=$2; shift 2
-    local launch=("$PYTHON")
-    [ "$ngpu" -le 1 ] || launch=("$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$ngpu")
     # shellcheck disable=SC2086  # train_args is a list of words
-    "${launch[@]}" train.py "$config" "${presets[@]}" --exp "$into" --train_dir "$data/$train_set" --dev_dir "$data/$dev_set" \
+    launch train.py "$config" "${presets[@]}" --exp "$into" --train_dir "$data/$train_set" --dev_dir "$data/$dev_set" \
         --campplus "$campplus" "$@" $train_args
 }
 
@@ -148,12 +154,12 @@ if at 4 "train again ($config into $exp)"; then
 fi
 
 if at 5 "code and decode ($test_sets)"; then
-    "$PYTHON" -m pscodec.bin.decode --exp "$exp" --data "$data" --splits "$test_sets" --controls "$controls" \
+    launch -m pscodec.bin.decode --exp "$exp" --data "$data" --splits "$test_sets" --controls "$controls" \
         --prompts "$prompts" --checkpoint "$checkpoint" "${pipes[@]}"
 fi
 
 if at 6 "score"; then
-    "$PYTHON" -m pscodec.bin.evaluate --exp "$exp" --data "$data" --splits "$test_sets" --campplus "$campplus" --nj "$nj" "${pipes[@]}"
+    launch -m pscodec.bin.evaluate --exp "$exp" --data "$data" --splits "$test_sets" --campplus "$campplus" --nj "$nj_each" "${pipes[@]}"
 fi
 
 if at 7 "report"; then
