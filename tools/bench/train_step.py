@@ -51,12 +51,14 @@ class Ours:
         brain.modules.codec.forward = self._timed("codec forward", brain.modules.codec.forward)
         brain._fit_discriminators = self._timed("discriminators", brain._fit_discriminators)
         brain.hparams.losses.forward = self._timed("losses forward", brain.hparams.losses.forward)
-        brain._descend = self._timed("backward and Adam", brain._descend)
+        brain._hear = self._timed("discriminators", brain._hear)
+        brain._backward = self._timed("backward and Adam", brain._backward)
+        brain._step = self._timed("backward and Adam", brain._step)
 
     def _timed(self, name, function):
-        def timed(*args):
+        def timed(*args, **options):
             before, begin = sum(self.spent.values()), now(self.args.device)
-            result = function(*args)
+            result = function(*args, **options)
             inner = sum(self.spent.values()) - before  # of parts that this one called
             self.spent[name] += now(self.args.device) - begin - inner
             return result
