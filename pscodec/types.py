@@ -55,6 +55,9 @@ class Judged:
     logits: list[Tensor]
     fmaps: list[list[Tensor]]
 
+    def detach(self):
+        return Judged([x.detach() for x in self.logits], [[x.detach() for x in layers] for layers in self.fmaps])
+
 
 @dataclass
 class Evidence:

@@ -101,7 +101,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("keys", [{}, {"quantize_start": 9, "kmeans_steps": 10}])
+@pytest.mark.parametrize("keys", [{}, {"quantize_start": 9, "kmeans_steps": 10}, {"update": "simultaneous"}])
 def test_a_step_in_parts_is_a_step(tmp_path, keys):
     start = {k: v.clone() for k, v in training(tmp_path, **keys).modules.state_dict().items()}
     whole, halves = (trained(tmp_path, accumulation=n, **keys) for n in (1, 2))
@@ -109,6 +109,20 @@ def test_a_step_in_parts_is_a_step(tmp_path, keys):
     for part in ("codec.encoder", "codec.melp_enc", "codec.decoder", "discriminators"):
         there, here = ({k: v for k, v in state.items() if k.startswith(part)} for state in (start, whole))
         assert distance(here, there) > 100 * TOLERANCE, part
+
+
+def test_a_simultaneous_update_starts_from_one_point(tmp_path):
+    def step(**keys):
+        return trained(tmp_path, 1, **keys)
+
+    def part(state, name):
+        return {k: v for k, v in state.items() if k.startswith(name)}
+
+    both, turns = step(update="simultaneous"), step()
+    deaf = step(lr_discriminators=0.0)  # their turn changes nothing
+    assert same(part(both, "discriminators"), part(turns, "discriminators"))
+    assert distance(part(both, "codec"), part(deaf, "codec")) < TOLERANCE
+    assert distance(part(both, "codec"), part(turns, "codec")) > 10 * TOLERANCE
 
 
 def test_discriminators_learn_from_what_the_codecs_turn_will_decode(tmp_path):

@@ -35,6 +35,8 @@ class CodecBrain(Loop):
 
     def init_optimizers(self):
         hp = self.hparams
+        if hp.update not in ("alternating", "simultaneous"):
+            raise UserError(f"update is alternating or simultaneous, not {hp.update!r}")
         params = {name: [p for p in m.parameters() if p.requires_grad] for name, m in self.modules.items()}
         self.params = {name: p for name, p in params.items() if p}
         constructors = {"codec": hp.codec_optimizer, "discriminators": hp.discriminator_optimizer}
@@ -59,16 +61,19 @@ class CodecBrain(Loop):
         stretch = self._stretch(wav.shape[-1])
         # the graph of a whole batch is kept from turn to turn; of several parts only one's fits into memory
         whole = self._code(*parts[0]) if len(parts) == 1 else None
-        if judged:
+        alternating = judged and self.hparams.update == "alternating"
+        if alternating:
             self._fit_discriminators(parts, [whole.wav_hat.detach()] if whole else self._preview(parts), stretch)
         values, codes = defaultdict(float), []
         for i, part in enumerate(parts):
             evidence = Evidence(part[0], whole or self._code(*part, ends_step=i == len(parts) - 1))
             if judged:
-                self._hear(evidence, stretch)
+                self._hear(evidence, stretch) if alternating else self._share(evidence, stretch)
             for name, value in self._learn_from(evidence).items():
                 values[name] += value / len(parts)
             codes.append(evidence.output.quantized.codes)
+        if judged and not alternating:
+            self._step("discriminators")
         self._step("codec")
         for scheduler in self.schedulers.values():  # the discriminators' goes on while they wait for their start
             with warnings.catch_warnings():
@@ -94,18 +99,29 @@ class CodecBrain(Loop):
             return [self._code(*part).wav_hat for part in parts]
 
     def _fit_discriminators(self, parts, wav_hats, stretch):
-        """One step of the discriminators."""
-        discriminators = self.modules.discriminators
+        """The discriminators' turn, of the alternating update."""
         for (wav, _), wav_hat in zip(parts, wav_hats, strict=True):
-            with self.training_ctx:
-                real, fake = discriminators(wav[..., stretch]), discriminators(wav_hat[..., stretch])
-                loss = self.hparams.discriminator_loss(real, fake)
-            self._backward("discriminators", loss)
-            self.sums["disc"] += loss.item() / len(parts)
+            self._teach(wav, wav_hat, stretch)
         self._step("discriminators")
 
+    def _teach(self, wav, wav_hat, stretch, **backward):
+        """Adds a part's gradients to the discriminators'. Returns their answers on both signals."""
+        discriminators = self.modules.discriminators
+        with self.training_ctx:
+            real, fake = discriminators(wav[..., stretch]), discriminators(wav_hat[..., stretch])
+            loss = self.hparams.discriminator_loss(real, fake)
+        self._backward("discriminators", loss, **backward)
+        self.sums["disc"] += loss.item() / self.hparams.accumulation
+        return real, fake
+
+    def _share(self, evidence, stretch):
+        """Simultaneous update: the answers that the discriminators learn from stay in `evidence` for the codec."""
+        # one graph for two losses: `_backward` keeps each to its own parameters
+        real, evidence.fake = self._teach(evidence.wav, evidence.output.wav_hat, stretch, retain_graph=True)
+        evidence.real = real.detach()
+
     def _hear(self, evidence, stretch):
-        """Leaves the discriminators' answers on both signals in `evidence`."""
+        """Leaves the answers of the discriminators, which have had their turn, on both signals in `evidence`."""
         discriminators = self.modules.discriminators
         # frozen, the codec's turn neither computes nor leaves gradients in them
         discriminators.requires_grad_(False)
@@ -138,9 +154,9 @@ class CodecBrain(Loop):
         start = int(torch.randint(length - judged + 1, ()))
         return slice(start, start + judged)
 
-    def _backward(self, name, loss):
+    def _backward(self, name, loss, **options):
         """Adds the gradients of a part of the batch, whose `loss` is a mean over its items."""
-        (loss / self.hparams.accumulation).backward(inputs=self.params[name])
+        (loss / self.hparams.accumulation).backward(inputs=self.params[name], **options)
 
     def _step(self, name):
         average_gradients(self.params[name])
