@@ -24,6 +24,11 @@ class Prompt:
         moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if v is not None}
         return replace(self, **moved)
 
+    def chunk(self, n):
+        """The items in `n` equal parts, a list."""
+        parts = {k: v.chunk(n) for k, v in vars(self).items() if v is not None}
+        return [replace(self, **{k: v[i] for k, v in parts.items()}) for i in range(n)]
+
 
 @dataclass
 class Quantized:
@@ -49,6 +54,9 @@ class Judged:
 
     logits: list[Tensor]
     fmaps: list[list[Tensor]]
+
+    def detach(self):
+        return Judged([x.detach() for x in self.logits], [[x.detach() for x in layers] for layers in self.fmaps])
 
 
 @dataclass

@@ -9,7 +9,6 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.checkpoints import ckpt_recency
 from speechbrain.utils.distributed import if_main_process
-from torch.nn.parallel import DistributedDataParallel
 
 from pscodec.brains.loop import PLAIN_STATE, Loop
 from pscodec.types import Evidence
@@ -22,18 +21,22 @@ class CodecBrain(Loop):
 
     hparams: `losses` (losses.base.WeightedSum), `discriminator_loss` (real, fake -> scalar), `codec_optimizer`,
     `discriminator_optimizer`, `scheduler` (constructors), and the scalars that conf/base.yaml explains.
+
+    Several processes average their gradients once a step (`_step`). Modules of the codec with an attribute `ends_step`
+    (quantizers) are told before each pass whether it is the last of its optimizer step.
     """
 
     def _wrap_distributed(self):
-        # SpeechBrain's own would synchronise the batch norms, and the only ones here are CAM++'s, which are frozen
-        if self.distributed_launch:
-            devices = [torch.cuda.current_device()] if str(self.device).startswith("cuda") else None
-            for name, module in self.modules.items():
-                # unused: the codebooks until quantize_start
-                self.modules[name] = DistributedDataParallel(module, devices, find_unused_parameters=True)
+        # not DistributedDataParallel: it averages at the end of every backward pass, for all that have gradients,
+        # where a step here has several passes, each for some of the parameters
+        if torch.distributed.is_initialized():
+            for value in self.modules.state_dict().values():
+                torch.distributed.broadcast(value, 0)
 
     def init_optimizers(self):
         hp = self.hparams
+        if hp.update not in ("alternating", "simultaneous"):
+            raise UserError(f"update is alternating or simultaneous, not {hp.update!r}")
         params = {name: [p for p in m.parameters() if p.requires_grad] for name, m in self.modules.items()}
         self.params = {name: p for name, p in params.items() if p}
         constructors = {"codec": hp.codec_optimizer, "discriminators": hp.discriminator_optimizer}
@@ -45,30 +48,33 @@ class CodecBrain(Loop):
         self.checkpointer.add_recoverable("random_state", RandomState())
         self.mean = None
         if hp.ema_decay:
-            self.mean = copy.deepcopy(self._plain("codec")).requires_grad_(False).eval()
+            self.mean = copy.deepcopy(self.modules.codec).requires_grad_(False).eval()
             self.checkpointer.add_recoverable("codec_mean", self.mean)
+        self.counting_steps = [m for m in self.modules.codec.modules() if hasattr(m, "ends_step")]
         self._start_counting()
-
-    def _plain(self, name):
-        """`modules[name]` without what training on several devices wraps round it."""
-        return getattr(self.modules[name], "module", self.modules[name])
 
     def fit_batch(self, batch):
         self.waited += time.perf_counter() - self.idle_since
         wav, prompt = batch[0].to(self.device), batch[1].to(self.device)
-        with self.training_ctx:
-            output = self.modules.codec(wav, prompt)
-        evidence = Evidence(wav, output)
-        if "discriminators" in self.params and self.optimizer_step >= self.hparams.adversarial_start:
-            self._fit_discriminators(evidence)
-        with self.training_ctx:
-            total, terms = self.hparams.losses(evidence)
-        if not torch.isfinite(total):
-            values = " ".join(f"{name}={value.item():.3g}" for name, value in terms.items())
-            raise UserError(
-                f"step {self.optimizer_step + 1}: the loss is not finite ({values}); the last checkpoint is kept"
-            )
-        self._descend("codec", total)
+        parts = list(zip(wav.chunk(self.hparams.accumulation), prompt.chunk(self.hparams.accumulation), strict=True))
+        judged = "discriminators" in self.params and self.optimizer_step >= self.hparams.adversarial_start
+        stretch = self._stretch(wav.shape[-1])
+        # the graph of a whole batch is kept from turn to turn; of several parts only one's fits into memory
+        whole = self._code(*parts[0]) if len(parts) == 1 else None
+        alternating = judged and self.hparams.update == "alternating"
+        if alternating:
+            self._fit_discriminators(parts, [whole.wav_hat.detach()] if whole else self._preview(parts), stretch)
+        values, codes = defaultdict(float), []
+        for i, part in enumerate(parts):
+            evidence = Evidence(part[0], whole or self._code(*part, ends_step=i == len(parts) - 1))
+            if judged:
+                self._hear(evidence, stretch) if alternating else self._share(evidence, stretch)
+            for name, value in self._learn_from(evidence).items():
+                values[name] += value / len(parts)
+            codes.append(evidence.output.quantized.codes)
+        if judged and not alternating:
+            self._step("discriminators")
+        self._step("codec")
         for scheduler in self.schedulers.values():  # the discriminators' goes on while they wait for their start
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=r".*lr_scheduler.step\(\)` before.*")
@@ -76,49 +82,94 @@ class CodecBrain(Loop):
         self.optimizer_step += 1
         if self.mean is not None:
             self._average()
-        self._count(wav, output.quantized.codes, {"total": total.detach(), **terms})
+        self._count(wav, torch.cat(codes), values)
         self.idle_since = time.perf_counter()
-        return total.detach()
+        return values["total"]
 
-    def _fit_discriminators(self, evidence):
-        """One step of the discriminators; leaves their answers on both signals in `evidence`."""
-        discriminators = self.modules.discriminators
-        wav, wav_hat = self._judged_part(evidence.wav, evidence.output.wav_hat)
+    def _code(self, wav, prompt, ends_step=True):
+        for module in self.counting_steps:
+            module.ends_step = ends_step
         with self.training_ctx:
-            loss = self.hparams.discriminator_loss(discriminators(wav), discriminators(wav_hat.detach()))
-        self._descend("discriminators", loss)
-        self.sums["disc"] += loss.item()
+            return self.modules.codec(wav, prompt)
+
+    def _preview(self, parts):
+        """`wav_hat` of each part, by the random numbers of the codec's turn to come, which begins where this did."""
+        devices = [torch.cuda.current_device()] if str(self.device).startswith("cuda") else []
+        with torch.random.fork_rng(devices), torch.no_grad():
+            return [self._code(*part).wav_hat for part in parts]
+
+    def _fit_discriminators(self, parts, wav_hats, stretch):
+        """The discriminators' turn, of the alternating update."""
+        for (wav, _), wav_hat in zip(parts, wav_hats, strict=True):
+            self._teach(wav, wav_hat, stretch)
+        self._step("discriminators")
+
+    def _teach(self, wav, wav_hat, stretch, **backward):
+        """Adds a part's gradients to the discriminators'. Returns their answers on both signals."""
+        discriminators = self.modules.discriminators
+        with self.training_ctx:
+            real, fake = discriminators(wav[..., stretch]), discriminators(wav_hat[..., stretch])
+            loss = self.hparams.discriminator_loss(real, fake)
+        self._backward("discriminators", loss, **backward)
+        self.sums["disc"] += loss.item() / self.hparams.accumulation
+        return real, fake
+
+    def _share(self, evidence, stretch):
+        """Simultaneous update: the answers that the discriminators learn from stay in `evidence` for the codec."""
+        # one graph for two losses: `_backward` keeps each to its own parameters
+        real, evidence.fake = self._teach(evidence.wav, evidence.output.wav_hat, stretch, retain_graph=True)
+        evidence.real = real.detach()
+
+    def _hear(self, evidence, stretch):
+        """Leaves the answers of the discriminators, which have had their turn, on both signals in `evidence`."""
+        discriminators = self.modules.discriminators
         # frozen, the codec's turn neither computes nor leaves gradients in them
-        plain = self._plain("discriminators")
-        plain.requires_grad_(False)
+        discriminators.requires_grad_(False)
         with self.training_ctx:
             with torch.no_grad():
-                evidence.real = plain(wav)
-            evidence.fake = plain(wav_hat)
-        plain.requires_grad_(True)
+                evidence.real = discriminators(evidence.wav[..., stretch])
+            evidence.fake = discriminators(evidence.output.wav_hat[..., stretch])
+        discriminators.requires_grad_(True)
 
-    def _judged_part(self, *signals):
-        """The same random stretch of `adversarial_segment` seconds of each signal (0: all of it)."""
-        length = round(self.hparams.adversarial_segment * self.hparams.sample_rate)
-        spare = signals[0].shape[-1] - length
-        if not length or spare <= 0:
-            return signals
-        start = int(torch.randint(spare + 1, ()))
-        return [signal[..., start : start + length] for signal in signals]
+    def _learn_from(self, evidence):
+        """Adds a part's gradients to the codec's. Returns the losses by name, `total` among them."""
+        with self.training_ctx:
+            total, terms = self.hparams.losses(evidence)
+        if not torch.isfinite(total):
+            values = " ".join(f"{name}={value.item():.3g}" for name, value in terms.items())
+            raise UserError(
+                f"step {self.optimizer_step + 1}: the loss is not finite ({values}); the last checkpoint is kept"
+            )
+        self._backward("codec", total)
+        return {"total": total.detach(), **terms}
 
-    def _descend(self, name, loss):
-        optimizer = self.optimizers_dict[name]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+    def _stretch(self, length):
+        """What discriminators judge of `length` samples: `adversarial_segment` seconds at random (0: all), a slice.
+
+        It is one stretch for the whole batch, whatever parts and processes it is dealt to.
+        """
+        judged = round(self.hparams.adversarial_segment * self.hparams.sample_rate)
+        if not 0 < judged < length:
+            return slice(None)
+        start = int(torch.randint(length - judged + 1, ()))
+        return slice(start, start + judged)
+
+    def _backward(self, name, loss, **options):
+        """Adds the gradients of a part of the batch, whose `loss` is a mean over its items."""
+        (loss / self.hparams.accumulation).backward(inputs=self.params[name], **options)
+
+    def _step(self, name):
+        average_gradients(self.params[name])
         if self.hparams.clip_norm:
             norm = torch.nn.utils.clip_grad_norm_(self.params[name], self.hparams.clip_norm)
             self.sums[f"grad_{name}"] += norm.item()
-        optimizer.step()
+        self.optimizers_dict[name].step()
+        self.optimizers_dict[name].zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def _average(self):
         """One step of the running mean of the codec's weights; it forgets faster at first."""
-        codec, step = self._plain("codec"), self.optimizer_step
+        codec, step = self.modules.codec, self.optimizer_step
         new = 1 - min(self.hparams.ema_decay, step / (10 + step))
         pairs = zip(self.mean.parameters(), codec.parameters(), strict=True)
         mean, now = zip(*[(m, p) for m, p in pairs if p.requires_grad], strict=True)
@@ -202,6 +253,17 @@ class CodecBrain(Loop):
             min_keys=["score"],
         )
         self._start_counting()  # validation and saving are not training time
+
+
+def average_gradients(params):
+    """Replaces the gradients of `params` by their means over all processes, which have the same ones without any."""
+    if not torch.distributed.is_initialized():
+        return
+    grads = [p.grad for p in params if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in grads])
+    torch.distributed.all_reduce(flat)
+    means = (flat / torch.distributed.get_world_size()).split([g.numel() for g in grads])
+    torch._foreach_copy_(grads, [mean.view(g.shape) for mean, g in zip(means, grads, strict=True)])
 
 
 def count_codes(codes, codebook_size):

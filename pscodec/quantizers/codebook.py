@@ -16,7 +16,13 @@ class Codebook(nn.Module):
     running mean of the vectors they answer for (decay `decay`).
     `kmeans_steps` > 0 starts from k-means over the first training batch, 0 from U(-1/size, 1/size).
     `restart_after` > 0 replaces an entry unused for that many training steps by a random vector of the batch.
+
+    A training step is a pass in training mode with gradients on. Where it takes several (gradient accumulation),
+    `ends_step` is False for all but the last, which then learns from the vectors of all. K-means cannot wait for them
+    and sees the first pass's; `ema` entries have moved when the last pass looks them up.
     """
+
+    ends_step = True
 
     def __init__(self, size, dim, update="grad", decay=0.99, kmeans_steps=10, restart_after=200):
         super().__init__()
@@ -25,6 +31,7 @@ class Codebook(nn.Module):
         self.size, self.update, self.decay = size, update, decay
         self.kmeans_steps, self.restart_after = kmeans_steps, restart_after
         self.entries = nn.Parameter(torch.empty(size, dim).uniform_(-1 / size, 1 / size), update == "grad")
+        self.parts = []  # vectors and codes of this step's passes
         self.register_buffer("started", torch.tensor(kmeans_steps == 0))
         self.register_buffer("idle", torch.zeros(size, dtype=torch.long))  # training steps since each was last chosen
         if update == "ema":
@@ -36,8 +43,11 @@ class Codebook(nn.Module):
         if self.training and not self.started:
             self._start(x)
         codes = self.nearest(x)
-        if self.training:
-            self._learn(x, codes)
+        if self.training and torch.is_grad_enabled():
+            self.parts.append((x, codes))
+            if self.ends_step:
+                self._learn(*map(torch.cat, zip(*self.parts, strict=True)))
+                self.parts.clear()
         return codes
 
     @torch.no_grad()

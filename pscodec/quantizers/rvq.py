@@ -21,9 +21,11 @@ class ResidualVQ(nn.Module):
     behaviour, where the straight-through estimate cancels the gradient of every residual after the first.
     `dropout`: share of the items that a training step decodes from the first layers only, at least one, so that one
     model serves every number of codebooks (SoundStream, section III-D); all layers go on learning.
-    `start`: training steps that let `z` through as it is (codes 0, loss 0), so that the codebooks begin on latents
-    that already mean something.
+    `start`: training steps (as `Codebook` counts them) that let `z` through as it is (codes 0, loss 0), so that the
+    codebooks begin on latents that already mean something.
     """
+
+    ends_step = True  # as Codebook's
 
     def __init__(
         self,
@@ -56,7 +58,7 @@ class ResidualVQ(nn.Module):
 
     def forward(self, z):
         if self.training and self.steps < self.start:
-            self.steps += 1
+            self.steps += int(self.ends_step and torch.is_grad_enabled())
             return Quantized(z, z.new_zeros(len(z), self.n_q, z.shape[2], dtype=torch.long), z.new_zeros(()))
         x = residual = self.project_in(z.transpose(1, 2)).float()
         total, codes, loss = 0, [], 0

@@ -51,12 +51,15 @@ class Ours:
         brain.modules.codec.forward = self._timed("codec forward", brain.modules.codec.forward)
         brain._fit_discriminators = self._timed("discriminators", brain._fit_discriminators)
         brain.hparams.losses.forward = self._timed("losses forward", brain.hparams.losses.forward)
-        brain._descend = self._timed("backward and Adam", brain._descend)
+        brain._share = self._timed("discriminators", brain._share)
+        brain._hear = self._timed("discriminators", brain._hear)
+        brain._backward = self._timed("backward and Adam", brain._backward)
+        brain._step = self._timed("backward and Adam", brain._step)
 
     def _timed(self, name, function):
-        def timed(*args):
+        def timed(*args, **options):
             before, begin = sum(self.spent.values()), now(self.args.device)
-            result = function(*args)
+            result = function(*args, **options)
             inner = sum(self.spent.values()) - before  # of parts that this one called
             self.spent[name] += now(self.args.device) - begin - inner
             return result
@@ -106,6 +109,8 @@ def main(argv=None):
     parser.add_argument("--preset", type=Path, action="append", default=[], help="laid over both; may come again")
     parser.add_argument("--batch-size", type=int, default=4, help="(%(default)s)")
     parser.add_argument("--segment", type=float, default=1.0, help="seconds (%(default)s)")
+    parser.add_argument("--update", choices=("alternating", "simultaneous"), default="alternating", help="of ours")
+    parser.add_argument("--accumulation", type=int, default=1, help="of ours (%(default)s)")
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each (%(default)s)")
     parser.add_argument("--threads", type=int, help="default: torch's choice")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of ours")
@@ -117,6 +122,8 @@ def main(argv=None):
         keep_memory()
     keys = {"batch_size": args.batch_size, "segment": args.segment, "log_steps": 10**9, "collapse_after": 10**9}
     keys |= {"adversarial_start": 0, "adversarial_segment": 0, "quantize_start": 0}
+
+    keys |= {"update": args.update, "accumulation": args.accumulation}
 
     def settings(config):
         torch.manual_seed(0)

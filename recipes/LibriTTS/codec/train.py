@@ -59,9 +59,11 @@ def datasets(hp):
 
 
 def loaders(hp, train, dev, world):
-    if hp["batch_size"] % world:
-        raise UserError(f"batch_size {hp['batch_size']} does not divide by {world} processes")
-    size = hp["batch_size"] // world
+    size, rest = divmod(hp["batch_size"], world)
+    if hp["accumulation"] < 1 or rest or size % hp["accumulation"]:
+        raise UserError(
+            f"batch_size {hp['batch_size']} does not divide by {world} processes and accumulation {hp['accumulation']}"
+        )
     batches = Batches(
         len(train), size, hp["steps_per_epoch"], hp["seed"], rank=get_rank() or 0, world=world, total=hp["total_steps"]
     )
