@@ -25,6 +25,15 @@ def pytest_configure():
     torch.set_num_threads(2)  # the same arithmetic, and no fighting over cores, on any machine
 
 
+@pytest.fixture
+def one_thread():
+    """For tensors so small that two are slower, and much slower where other programs want the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def recipe():
     """Folder of the codec recipe."""

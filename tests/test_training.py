@@ -19,6 +19,7 @@ from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError
 from pscodec.utils.hparams import build, compose, resolve
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CONF = Path(__file__).parents[1] / "recipes/LibriTTS/codec/conf"
 TOLERANCE = 2e-5
 TINY = {
@@ -47,8 +48,8 @@ TINY = {
 }
 
 
-def training(folder, lr=3e-3, lr_discriminators=3e-2, **keys):
-    """A CodecBrain about to take its first step."""
+def new_brain(folder, lr=3e-3, lr_discriminators=3e-2, **keys):
+    """A CodecBrain that has not begun."""
     text = resolve(compose(CONF / "pscodec_base_no_vpp.yaml", [CONF / "presets/mini.yaml"]), TINY | keys)
     torch.manual_seed(0)
     hp = build(text)
@@ -57,12 +58,17 @@ def training(folder, lr=3e-3, lr_discriminators=3e-2, **keys):
     hp["scheduler"] = functools.partial(torch.optim.lr_scheduler.ConstantLR, factor=1)
     for codebook in hp["codec"].quantizer.codebooks:
         torch.nn.init.normal_(codebook.entries)  # spread out, so that codes differ and none is nearly another
-    brain = CodecBrain(
+    return CodecBrain(
         modules={"codec": hp["codec"], "discriminators": hp["discriminators"]},
         hparams=hp,
         run_opts={"device": "cpu", "precision": "fp32", "noprogressbar": True},
-        checkpointer=AtomicCheckpointer(folder, {}),
+        checkpointer=AtomicCheckpointer(folder / "save", {}),
     )
+
+
+def training(folder, **keys):
+    """A CodecBrain about to take its first step."""
+    brain = new_brain(folder, **keys)
     brain.on_fit_start()
     brain.modules.train()
     return brain
@@ -76,12 +82,12 @@ def batches(steps, size=4):
         yield 0.1 * torch.randn(size, 1, 4800, generator=rng), Prompt(mel=mel)
 
 
-def trained(folder, steps=3, **keys):
-    """The state dict, buffers too, that a few steps lead to."""
+def trained(folder, steps=3, rank=0, world=1, **keys):
+    """The state dict, buffers too, that a few steps lead to; of several processes, each takes its share of a batch."""
     brain = training(folder, **keys)
     torch.manual_seed(2)
-    for batch in batches(steps):
-        brain.fit_batch(batch)
+    for wav, prompt in batches(steps):
+        brain.fit_batch((wav.chunk(world)[rank], prompt.chunk(world)[rank]))
     return brain.modules.state_dict()
 
 
@@ -90,15 +96,6 @@ def distance(one, two):
     assert one.keys() == two.keys()
     pairs = [(a.double(), b.double()) for a, b in zip(one.values(), two.values(), strict=True)]
     return max(float((a - b).abs().max() / a.abs().max().clamp(min=1e-3)) for a, b in pairs)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors as small as these are slower on two, and much slower where other programs want the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("keys", [{}, {"quantize_start": 9, "kmeans_steps": 10}, {"update": "simultaneous"}])

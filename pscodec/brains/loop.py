@@ -19,8 +19,11 @@ class Loop(sb.Brain):
 
     journal = None
     asked_to_stop = False
+    question = None  # of the step before, to the other processes
 
     def fit(self, *args, **kwargs):
+        if torch.distributed.is_initialized():
+            self.council, self.question = torch.distributed.new_group(backend="gloo"), None  # talks while GPUs work
         before = signal.signal(signal.SIGTERM, self._ask_to_stop)
         try:
             super().fit(*args, **kwargs)
@@ -30,14 +33,22 @@ class Loop(sb.Brain):
     def _ask_to_stop(self, *_):
         self.asked_to_stop = True
 
-    def _should_save_intra_epoch_ckpt(self, *args):
-        # asked after every step; no process may go on while another stops
-        if torch.distributed.is_initialized():
-            asked = torch.tensor(float(self.asked_to_stop), device=self.device)
-            torch.distributed.all_reduce(asked)
-            self.asked_to_stop = bool(asked)
-        if not self.asked_to_stop:
-            return super()._should_save_intra_epoch_ckpt(*args)
+    def _anyone_asked_to_stop(self):
+        """Whether a process was: no one may go on while another stops. Several take the answer of the step before."""
+        if not torch.distributed.is_initialized():
+            return self.asked_to_stop
+        answered, answer = self.question or (None, torch.zeros(()))
+        if answered:
+            answered.wait()
+        asked = torch.tensor(float(self.asked_to_stop))
+        self.question = torch.distributed.all_reduce(asked, group=self.council, async_op=True), asked
+        return bool(answer)
+
+    def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
+        # asked after every step
+        if not self._anyone_asked_to_stop():
+            # all processes count alike: SpeechBrain's own has the first one tell the others, at every step
+            return 0 < self.ckpt_interval_steps <= steps_since_ckpt
         self._save_intra_epoch_ckpt()
         if if_main_process():
             self.journal.say(f"SIGTERM: saved at step {self.optimizer_step}; started again, it goes on from there")

@@ -64,6 +64,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def _start(self, x):
+        x = _from_processes(x)
         centres = self._draw(x, self.size)
         for _ in range(self.kmeans_steps):
             nearest = torch.cdist(x, centres).argmin(1)
@@ -90,7 +91,7 @@ class Codebook(nn.Module):
         dead = (self.idle >= self.restart_after).nonzero().squeeze(1)
         if len(dead) == 0:
             return
-        fresh = _of_first_process(self._draw(x, len(dead)))
+        fresh = _of_first_process(self._draw(_from_processes(x), len(dead)))
         self.entries.data[dead] = fresh
         self.idle[dead] = 0
         if self.update == "ema":
@@ -109,6 +110,15 @@ def _over_processes(counts):
     if torch.distributed.is_initialized():
         torch.distributed.all_reduce(counts)
     return counts
+
+
+def _from_processes(x):
+    """The rows of all training processes' `x` `[N, dim]`, which are equally many, in the order of the ranks."""
+    if not torch.distributed.is_initialized():
+        return x
+    gathered = [torch.empty_like(x) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(gathered, x.contiguous())
+    return torch.cat(gathered)
 
 
 def _of_first_process(values):
