@@ -270,6 +270,16 @@ def test_the_order_and_the_improvement():
     assert si_sdr_improvement(0 * mix, 0 * refs, hyps) is None
 
 
+def test_estimates_without_phases_are_told_apart_by_stoi():
+    rng, t = np.random.default_rng(0), np.arange(32000) / 8000
+    loudness = np.stack([1 + np.sin(2 * np.pi * 3 * t), 1 - np.sin(2 * np.pi * 3 * t)])
+    refs, hyps = loudness * rng.standard_normal((2, 32000)), loudness[::-1] * rng.standard_normal((2, 32000))
+    by_stoi = SeparationScorer(["stoi"], "stoi")(refs.sum(0), refs, hyps, 8000)[0]["stoi"]
+    in_place = SeparationScorer(["stoi"])(refs.sum(0), refs, hyps, 8000, ordered=True)[0]["stoi"]
+    turned = SeparationScorer(["stoi"])(refs.sum(0), refs, hyps[::-1], 8000, ordered=True)[0]["stoi"]
+    assert by_stoi == turned > in_place + 0.3
+
+
 def test_scores_of_a_mixture_by_hand():
     rng = np.random.default_rng(0)
     a, b, n = np.linalg.qr(rng.standard_normal((8000, 3)))[0].T

@@ -3,7 +3,9 @@
     python -m pscodec.bin.evaluate_separation --exp exp/NAME --data data --splits test --nj 4
 
 For every split, and every condition found in exp/NAME/separated (`test.none_continuous` ...), each mixture gets one
-row in exp/NAME/scores.tsv, its sources averaged, under the order of the estimates with the largest SI-SDR. Two more
+row in exp/NAME/scores.tsv, its sources averaged, under the order of the estimates with the largest SI-SDR (the codec's
+ceiling needs none: its estimates are coded sources). Codecs that keep no phases leave nothing for SI-SDR to tell one
+talker from another by; --order stoi finds the order by STOI. Two more
 conditions tell where the scores begin and end: `mixture`, the mixture itself for every source, and `reference`, the
 sources themselves (DNSMOS only). exp/NAME/summary.json holds means with 95 % intervals. A condition is scored once:
 its rows stay in its folder until stage 5 writes it again.
@@ -19,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from pscodec.metrics.separation import METRICS, SeparationScorer, columns, pesq_mode
+from pscodec.metrics.separation import METRICS, ORDERS, SeparationScorer, columns, pesq_mode
 from pscodec.metrics.summary import format_mean, mean_ci
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
@@ -51,6 +53,9 @@ def parse(argv):
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data dirs (%(default)s)")
     parser.add_argument("--splits", default="test", help="splits to score, separated by spaces (%(default)s)")
     parser.add_argument("--metrics", default="all", help=f"all, or some of: {' '.join(METRICS)}")
+    parser.add_argument(
+        "--order", choices=ORDERS, default="si_sdr", help="what tells which estimate is whose (%(default)s)"
+    )
     parser.add_argument("--nj", type=int, default=2, help="processes (%(default)s)")
     parser.add_argument("--max-mixtures", type=int, help="score at most so many a split, spread evenly")
     parser.add_argument("--rescore", action="store_true", help="forget the rows of earlier runs")
@@ -78,6 +83,7 @@ def condition_rows(args, split, condition, names):
     done, kept = folder / "done.json", folder / "scores.json"
     wanted = {
         "metrics": names,
+        "order": args.order,
         "max_mixtures": args.max_mixtures,
         "mixtures": _stamp(args.data / split / "mixtures.tsv"),
         "estimates": _stamp(done),
@@ -106,7 +112,7 @@ def score(args, split, condition, names):
     names = ["dnsmos"] if condition == REFERENCE else names
     if condition == REFERENCE and "dnsmos" not in args.metrics:
         return
-    start = (args.exp / "separated" / f"{split}.{condition}", args.data / split, names)
+    start = (args.exp / "separated" / f"{split}.{condition}", args.data / split, names, args.order)
     bar = {"desc": f"score {split}.{condition}", "total": n}
     if args.nj == 1 or n == 1:
         _start_worker(*start)
@@ -126,12 +132,12 @@ def score(args, split, condition, names):
 _work = None  # of this process: scorer, dataset, folder of the estimates
 
 
-def _start_worker(folder, data, names):
+def _start_worker(folder, data, names, order):
     global _work
     from pscodec.data.mixture import MixtureDataset
 
     torch.set_num_threads(1)
-    _work = SeparationScorer(names), MixtureDataset(data), folder
+    _work = SeparationScorer(names, order), MixtureDataset(data), folder
 
 
 def _score(index):
@@ -141,6 +147,7 @@ def _score(index):
     item, rate = dataset[index], dataset.sample_rate
     utt, mix, refs = item["utt"], item["mix"], item["sources"]
     condition = folder.name.partition(".")[2]
+    ordered = condition in (MIXTURE, REFERENCE) or condition.startswith("ceiling_")
     if condition == MIXTURE:
         hyps = mix.expand_as(refs)
     elif condition == REFERENCE:
@@ -150,7 +157,7 @@ def _score(index):
         hyps = torch.cat([load_audio(path, rate)[0] for path in paths])
         if hyps.shape != refs.shape:
             raise UserError(f"{folder}: {utt} has {hyps.shape[1]} samples, its sources {refs.shape[1]}; run stage 5")
-    scores, failures = scorer(*(x.double().numpy() for x in (mix[0], refs, hyps)), rate)
+    scores, failures = scorer(*(x.double().numpy() for x in (mix[0], refs, hyps)), rate, ordered)
     return {"utt": utt, "seconds": item["length"] / rate, **scores, "failures": failures}
 
 

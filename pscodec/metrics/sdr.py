@@ -20,16 +20,16 @@ def si_sdr(ref, hyp, sample_rate):
     return si_snr(ref, hyp, sample_rate)
 
 
-def best_order(refs, hyps):
-    """Which of `hyps` `[S, L]` belongs to each of `refs` `[S, L]`, so that the sum of SI-SDR is largest: `[S]` ints.
+def best_order(refs, hyps, measure=si_sdr, sample_rate=1):
+    """Which of `hyps` `[S, L]` belongs to each of `refs` `[S, L]`, so that the sum of `measure` is largest: `[S]` ints.
 
-    A pair whose SI-SDR is undefined counts as the worst there is.
+    `measure(ref, hyp, sample_rate)` is SI-SDR, in dB, unless told; a pair that it is undefined for counts as the worst.
     """
     worth = np.full((len(refs), len(hyps)), -LIMIT)
     for i, ref in enumerate(refs):
         for j, hyp in enumerate(hyps):
             try:
-                worth[i, j] = si_sdr(ref, hyp, 1)
+                worth[i, j] = measure(ref, hyp, sample_rate)
             except MetricError:
                 continue
     return linear_sum_assignment(worth, maximize=True)[1]

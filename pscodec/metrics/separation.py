@@ -12,6 +12,7 @@ from pscodec.utils.errors import UserError
 
 METRICS = ("si_sdr", "sdr", "pesq", "stoi", "dnsmos")
 IMPROVED = ("si_sdr", "sdr")  # also told as the improvement over the mixture, with an i at the end
+ORDERS = {"si_sdr": si_sdr, "stoi": stoi}
 DNSMOS_PARTS = ("ovrl", "sig", "bak", "p808")
 
 
@@ -28,10 +29,11 @@ def pesq_mode(sample_rate):
 
 
 class SeparationScorer:
-    """The metrics in `names`. Raises UserError for one whose package is missing."""
+    """The metrics in `names`; `order`: what tells which estimate is whose, `si_sdr` or `stoi`, which does not look at
+    phases. Raises UserError for a metric whose package is missing."""
 
-    def __init__(self, names):
-        self.names, self.dnsmos = names, None
+    def __init__(self, names, order="si_sdr"):
+        self.names, self.dnsmos, self.order = names, None, ORDERS[order]
         if "dnsmos" in names:
             from pscodec.metrics.dnsmos import Dnsmos
 
@@ -40,14 +42,16 @@ class SeparationScorer:
             except (ImportError, OSError) as error:
                 raise UserError(f"a metric cannot be loaded: {error}; leave it out with --metrics") from None
 
-    def __call__(self, mix, refs, hyps, sample_rate):
+    def __call__(self, mix, refs, hyps, sample_rate, ordered=False):
         """Score `hyps` `[S, L]` against `refs` `[S, L]`, their mixture being `mix` `[L]` (arrays).
 
-        The order is the one with the largest sum of SI-SDR. Returns `(scores, failures)`: `{column: mean over the
-        sources where it is defined}` and `{column: reason}` of those that are defined for no source.
+        The order is the one with the largest sum of SI-SDR, or STOI, unless they are `ordered` already. Returns
+        `(scores, failures)`: `{column: mean over the sources where it is defined}` and `{column: reason}` of those that
+        are defined for no source.
         """
         values, failures = defaultdict(list), {}
-        hyps = hyps[best_order(refs, hyps)]
+        if not ordered:
+            hyps = hyps[best_order(refs, hyps, self.order, sample_rate)]
         plain = {
             "si_sdr": si_sdr,
             "sdr": sdr,
