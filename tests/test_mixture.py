@@ -109,6 +109,20 @@ def test_dynamic_mixing_takes_every_utterance_with_one_of_another_talker_at_its_
                 assert 10 * torch.log10(power[0] / power[1]) == pytest.approx(0, abs=0.1)
 
 
+@pytest.mark.parametrize(("mode", "segment", "speed"), [("min", 0.3, 1.05), ("min", None, 0.95), ("max", None, 1.0)])
+def test_dynamic_mixtures_are_as_long_as_mode_segment_and_speed_say(folder, mode, segment, speed):
+    meta = json.loads((folder / "mixtures.json").read_text())
+    (folder / "mixtures.json").write_text(json.dumps(meta | {"mode": mode}))
+    data = MixtureDataset(folder, dynamic=True, segment=segment, speed=(speed,))
+    for index in range(len(data)):
+        item = data[(0, index)]
+        lengths = [u.duration / speed for u in data.utterances.values()]
+        seconds = item["length"] / RATE
+        assert seconds == pytest.approx(segment) if segment else min(abs(seconds - x) for x in lengths) < 1 / RATE
+        own = data.utterances[item["utt"]].duration / speed
+        assert segment or (seconds <= own + 1 / RATE if mode == "min" else seconds >= own - 1 / RATE)
+
+
 def test_two_names_of_one_person_are_never_mixed(folder):
     meta = json.loads((folder / "mixtures.json").read_text())
     (folder / "mixtures.json").write_text(json.dumps(meta | {"one_speaker": [["a", "b"]]}))

@@ -7,6 +7,7 @@ would have drawn.
 """
 
 import json
+import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,9 +85,11 @@ def read_mixtures(folder):
     return mixtures, meta
 
 
-def load_source(utterance, sample_rate):
-    """The whole clean utterance at `sample_rate`, `[1, L]`."""
-    return load_audio(utterance.path, sample_rate, utterance.start, utterance.end)[0]
+def load_source(utterance, sample_rate, start=0.0, seconds=math.inf):
+    """The clean utterance at `sample_rate`, `[1, L]`, or `seconds` of it from `start` on, as far as it goes."""
+    first = utterance.start + start
+    end = min(math.inf if utterance.end is None else utterance.end, first + seconds)
+    return load_audio(utterance.path, sample_rate, first, None if end == math.inf else end)[0]
 
 
 def fit(wav, start, length):
@@ -216,7 +219,7 @@ class MixtureDataset(Dataset):
         """A fixed mixture at other speeds and levels; as short as its shortest source then is."""
         if self.gain_db == 0.0 and set(self.speed) == {1.0}:
             return sources
-        wavs = [self._perturb(wav, 10 ** (self._db(rng) / 20), rng) for wav in sources]
+        wavs = [self._at_speed(wav, self._speed(rng)) * 10 ** (self._db(rng) / 20) for wav in sources]
         sources = torch.stack([wav[: min(map(len, wavs))] for wav in wavs])
         return sources * joint_gain(sources, always=False)
 
@@ -227,24 +230,27 @@ class MixtureDataset(Dataset):
             other = self.utts[rng.integers(len(self.utts))]
             if self.talker[other] not in [self.talker[c] for c in chosen]:
                 chosen.append(other)
+        speeds = [self._speed(rng) for _ in chosen]
+        durations = [self.utterances[c].duration / speed for c, speed in zip(chosen, speeds, strict=True)]
+        seconds = min((min if self.meta["mode"] == "min" else max)(durations), self.segment or math.inf)
         wavs = []
-        for c in chosen:
-            wav = load_source(self.utterances[c], self.sample_rate)[0]
-            wavs.append(self._perturb(wav, level_gain(self.levels[c], self._db(rng)), rng))
-        length = (min if self.meta["mode"] == "min" else max)(map(len, wavs))
-        if self.segment:
-            length = min(length, round(self.segment * self.sample_rate))
-        starts = [int(rng.integers(max(0, len(wav) - length) + 1)) for wav in wavs]
-        sources = torch.stack([fit(wav, start, length) for wav, start in zip(wavs, starts, strict=True)])
+        for c, speed, duration in zip(chosen, speeds, durations, strict=True):
+            start = rng.uniform(0, max(0.0, duration - seconds))  # only what is mixed is read
+            wav = load_source(self.utterances[c], self.sample_rate, start * speed, seconds * speed)[0]
+            wav = self._at_speed(wav, speed) * level_gain(self.levels[c], self._db(rng))
+            wavs.append(fit(wav, 0, round(seconds * self.sample_rate)))
+        sources = torch.stack(wavs)
         return sources * joint_gain(sources, always=True)
 
     def _db(self, rng):
         return rng.uniform(-self.gain_db, self.gain_db)
 
-    def _perturb(self, wav, gain, rng):
-        """`wav` `[L]` at a drawn speed: read as if recorded at `speed` times the rate, pitch and tempo change."""
-        speed = self.speed[rng.integers(len(self.speed))]
-        return gain * resample(wav, round(self.sample_rate * speed), self.sample_rate)
+    def _speed(self, rng):
+        return self.speed[rng.integers(len(self.speed))]
+
+    def _at_speed(self, wav, speed):
+        """`wav` `[L]` read as if recorded at `speed` times the rate: pitch and tempo change."""
+        return resample(wav, round(self.sample_rate * speed), self.sample_rate)
 
     def _window(self, total, rng):
         """`(first frame, frames, (first sample, samples) or None)` of a segment out of `total` latent frames."""
