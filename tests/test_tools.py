@@ -74,6 +74,12 @@ def test_help_is_the_comment_at_the_head(script):
     assert done.stdout == "A script for trying.\n\n  --stage N        first stage\n"
 
 
+def test_help_of_a_script_that_goes_to_its_own_folder_is_found_from_any_other():
+    recipe = "recipes/LibriTTS/codec/run.sh"
+    done = subprocess.run(["bash", recipe, "--help"], capture_output=True, text=True, cwd=TOOLS.parent)
+    assert done.returncode == 0 and "--stop-stage" in done.stdout
+
+
 INSTALL = """
 echo installing
 PSCODEC_INSTALLING=yes

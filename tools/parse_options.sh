@@ -17,7 +17,10 @@ _options_name() {
 
 while [ $# -gt 0 ]; do
     case "$1" in
-        -h | --help) awk 'NR == 1 && /^#!/ { next } !/^#/ { exit } { sub(/^# ?/, ""); print }' "$0"; exit 0 ;;
+        -h | --help)
+            [ -f "$0" ] && _script=$0 || _script=$(basename "$0") # a script that has gone to its own folder
+            awk 'NR == 1 && /^#!/ { next } !/^#/ { exit } { sub(/^# ?/, ""); print }' "$_script"
+            exit ;;
         --) shift; break ;;
         -?*) _option=${1%%=*} ;;
         *) break ;;
