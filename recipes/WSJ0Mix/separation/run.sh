@@ -40,6 +40,8 @@
 #   --quantise "true false"        separated embeddings through the codebooks or not             (both)
 #   --ceiling true|false           code and decode the sources themselves, too                   (true)
 #   --checkpoint best|last         what stage 5 separates with                                   (best)
+#   --order si_sdr|stoi            what tells stage 6 which estimate is whose; si_sdr is the papers', but a codec
+#                                  that keeps no phases leaves it nothing to tell talkers by    (si_sdr)
 #   --compare "EXP EXP"            other experiments for the tables of stage 7
 #   --nj N                         processes                                                     (all cores)
 #   --ngpu N                       GPUs for training; without one it trains on the CPU           (1)
@@ -78,6 +80,7 @@ prompts="estimate enrol none"
 quantise="true false"
 ceiling=true
 checkpoint=best
+order=si_sdr
 compare=
 nj=$(nproc)
 ngpu=1
@@ -207,7 +210,8 @@ if at 5 "separate ($test_sets)"; then
 fi
 
 if at 6 "score"; then
-    "$PYTHON" -m pscodec.bin.evaluate_separation --exp "$exp" --data "$data" --splits "$test_sets" --nj "$nj"
+    "$PYTHON" -m pscodec.bin.evaluate_separation --exp "$exp" --data "$data" --splits "$test_sets" --nj "$nj" \
+        --order "$order"
 fi
 
 if at 7 "report"; then
