@@ -27,7 +27,7 @@ def codec():
 def machine(request, monkeypatch):
     """A processor with kernels for channels-last, one without, and a build of torch without oneDNN."""
     capability = "AVX2" if request.param == "AVX2" else "AVX512"
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr("pscodec.layers.conv.CPU", capability)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: request.param != "no oneDNN")
     return request.param
 

@@ -135,6 +135,11 @@ def same(one, two):
     return all(torch.equal(one[k], two[k]) for k in one)
 
 
+def test_a_compiled_step_is_a_step(tmp_path):
+    plain, compiled = (trained(tmp_path, steps=1, adversarial_start=1, torch_compile=c) for c in (False, True))
+    assert distance(plain, compiled) < TOLERANCE
+
+
 @pytest.mark.parametrize(("size", "world", "accumulation"), [(10, 4, 1), (10, 2, 2), (10, 1, 0)])
 def test_a_batch_that_cannot_be_dealt_out_is_refused(recipe, size, world, accumulation):
     loaders = runpy.run_path(str(recipe / "train.py"))["loaders"]

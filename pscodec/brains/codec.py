@@ -1,6 +1,8 @@
 """The GAN step of every codec: discriminators, then codec. Knows names, not classes."""
 
 import copy
+import os
+import shutil
 import time
 import warnings
 from collections import defaultdict
@@ -50,8 +52,19 @@ class CodecBrain(Loop):
         if hp.ema_decay:
             self.mean = copy.deepcopy(self.modules.codec).requires_grad_(False).eval()
             self.checkpointer.add_recoverable("codec_mean", self.mean)
+        if hp.torch_compile:
+            self._compile_parts()
         self.counting_steps = [m for m in self.modules.codec.modules() if hasattr(m, "ends_step")]
         self._start_counting()
+
+    def _compile_parts(self):
+        """What a step spends its time in, without the quantizer, whose codebooks start and restart by themselves."""
+        if self.device == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", ""), "g++", "clang++"))):
+            raise UserError("torch_compile: true needs a C++ compiler (g++, clang++, or one that CXX names)")
+        warnings.filterwarnings("ignore", module=r"torch\._(dynamo|inductor)\..*")  # on what it leaves as it was
+        codec = self.modules.codec
+        for part in (codec.encoder, codec.decoder, self.modules.discriminators):
+            part.compile(dynamic=False)  # in place: names in checkpoints stay
 
     def fit_batch(self, batch):
         self.waited += time.perf_counter() - self.idle_since

@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm as _weight_norm
 
+CPU = torch.backends.cpu.get_cpu_capability()  # asked once: torch.compile cannot look into the question
+
 
 def channels_last(device):
     """Whether convolutions on `device` are to run channels-last: before AVX512, oneDNN's are half as fast that way."""
-    return device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return device.type != "cpu" or CPU.startswith("AVX512")
 
 
 def lift(x):

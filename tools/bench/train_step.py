@@ -111,6 +111,7 @@ def main(argv=None):
     parser.add_argument("--segment", type=float, default=1.0, help="seconds (%(default)s)")
     parser.add_argument("--update", choices=("alternating", "simultaneous"), default="alternating", help="of ours")
     parser.add_argument("--accumulation", type=int, default=1, help="of ours (%(default)s)")
+    parser.add_argument("--torch-compile", action="store_true", help="of ours")
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each (%(default)s)")
     parser.add_argument("--threads", type=int, help="default: torch's choice")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of ours")
@@ -122,8 +123,7 @@ def main(argv=None):
         keep_memory()
     keys = {"batch_size": args.batch_size, "segment": args.segment, "log_steps": 10**9, "collapse_after": 10**9}
     keys |= {"adversarial_start": 0, "adversarial_segment": 0, "quantize_start": 0}
-
-    keys |= {"update": args.update, "accumulation": args.accumulation}
+    keys |= {"update": args.update, "accumulation": args.accumulation, "torch_compile": args.torch_compile}
 
     def settings(config):
         torch.manual_seed(0)
