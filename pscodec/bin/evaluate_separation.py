@@ -29,6 +29,7 @@ from pscodec.utils.progress import progress
 
 KEYS = ("split", "condition", "utt", "seconds")
 MIXTURE, REFERENCE = "mixture", "reference"
+CEILING = "ceiling_"  # at the head of conditions without mixing
 
 
 @one_line_errors
@@ -41,7 +42,7 @@ def main(argv=None):
             rows += condition_rows(args, split, condition, names)
         rate = json.loads((args.data / split / "mixtures.json").read_text(encoding="utf-8"))["sample_rate"]
     write_rows(args.exp / "scores.tsv", rows, names)
-    summary = {"sample_rate": rate, "pesq": pesq_mode(rate), "splits": summarise(rows, names)}
+    summary = {"sample_rate": rate, "pesq": pesq_mode(rate), "order": args.order, "splits": summarise(rows, names)}
     write_text(args.exp / "summary.json", json.dumps(summary, indent=1) + "\n")
     print_summary(summary, names)
     print(f"wrote {args.exp / 'scores.tsv'} and {args.exp / 'summary.json'}")
@@ -147,7 +148,7 @@ def _score(index):
     item, rate = dataset[index], dataset.sample_rate
     utt, mix, refs = item["utt"], item["mix"], item["sources"]
     condition = folder.name.partition(".")[2]
-    ordered = condition in (MIXTURE, REFERENCE) or condition.startswith("ceiling_")
+    ordered = condition in (MIXTURE, REFERENCE) or condition.startswith(CEILING)
     if condition == MIXTURE:
         hyps = mix.expand_as(refs)
     elif condition == REFERENCE:

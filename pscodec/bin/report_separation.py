@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 from ruamel.yaml import YAML
 
-from pscodec.bin.evaluate_separation import MIXTURE, REFERENCE
+from pscodec.bin.evaluate_separation import CEILING, MIXTURE, REFERENCE
 from pscodec.bin.report import read_curves
 from pscodec.bin.report_figures import level, pick, training
 from pscodec.data.audio import load_audio, save_audio
 from pscodec.data.mixture import MixtureDataset
 from pscodec.metrics.sdr import best_order
+from pscodec.metrics.separation import ORDERS
 from pscodec.metrics.summary import format_mean
 from pscodec.utils import html, plot
 from pscodec.utils.errors import UserError, one_line_errors
@@ -125,10 +126,11 @@ def read_paper(path):
 def conditions_of_scoring(experiments):
     rates = {(e["summary"]["sample_rate"], e["summary"]["pesq"]) for e in experiments}
     how = " and ".join(f"{rate} Hz with PESQ {'wideband' if mode == 'wb' else 'narrowband'}" for rate, mode in rates)
+    orders = " and ".join(sorted({{"si_sdr": "SI-SDR", "stoi": "STOI"}[e["summary"]["order"]] for e in experiments}))
     return (
         f"Scored at {how}; DNSMOS after resampling to 16 kHz. Mean over n mixtures, the sources of each averaged, with "
-        "the half width of its 95 % interval; one order of the estimates for all metrics, that of the largest SI-SDR. "
-        "dB: SI-SDR (means removed), SDR (BSS Eval 3, 512 taps), i: improvement over the mixture. "
+        f"the half width of its 95 % interval; one order of the estimates for all metrics, that of the largest "
+        f"{orders}. dB: SI-SDR (means removed), SDR (BSS Eval 3, 512 taps), i: improvement over the mixture. "
         "The paper's rows are of WSJ0-2mix and codecs of other trainings: not comparable with a small corpus."
     )
 
@@ -157,14 +159,14 @@ def results(experiments, paper):
         for e in experiments:
             for condition, entry in e["summary"]["splits"].get(split, {}).items():
                 plain = condition in (MIXTURE, REFERENCE)
-                same = condition if plain else (e["codec"], condition) if condition.startswith("ceiling") else None
+                same = condition if plain else (e["codec"], condition) if condition.startswith(CEILING) else None
                 if same in seen:
                     continue  # of the mixture, and of one codec, every experiment says the same
                 seen.update({same} - {None})
                 codec, loss = ("-", "-") if plain else (e["codec"] or e["model"], e["loss"])
                 name = {MIXTURE: "the mixture itself", REFERENCE: "the sources"}.get(condition, label(condition))
-                loss = "-" if condition.startswith("ceiling") else loss
-                kind = "" if plain or condition.startswith("ceiling") else "main"
+                loss = "-" if condition.startswith(CEILING) else loss
+                kind = "" if plain or condition.startswith(CEILING) else "main"
                 cells = [codec, loss, name, str(entry["mixtures"]), *(format_mean(entry.get(c)) for c in COLUMNS)]
                 rows.append((kind, cells))
     for name, title in (("table2", "the paper's Table II"), ("table3", "the paper's Table III")):
@@ -243,7 +245,9 @@ def example(split, item, rate, shown, experiments, out):
             if not all(path.is_file() for path in paths):
                 continue
             hyps = [load_audio(path)[0][0] for path in paths]
-            order = best_order(refs.numpy(), np.stack([h.numpy() for h in hyps]))
+            order = range(len(refs))
+            if not condition.startswith(CEILING):
+                order = best_order(refs.numpy(), np.stack(hyps), ORDERS[e["summary"]["order"]], rate)
             named = [(f"{e['name']}: {label(condition)}, source {s}", hyps[j]) for s, j in enumerate(order, 1)]
             tracks += named
             drawn += named if (number, condition) == (0, shown) else []
