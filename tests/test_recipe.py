@@ -75,7 +75,7 @@ def run_sh(recipe, place, *options, train=TINY, **more):
 def walked(recipe, place):
     """The experiment that all stages leave."""
     train = TINY | {"total_steps": 6, "steps_per_epoch": 3, "ckpt_interval_steps": 2}
-    done = run_sh(recipe, place, "--exp", str(place / "exp"), train=train)
+    done = run_sh(recipe, place, "--exp", str(place / "exp"), "--compare", "pscodec_small_24k:1", train=train)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert done.stdout.splitlines()[-1].endswith("report/index.html")
     return place / "exp"
@@ -94,6 +94,11 @@ def test_every_stage_leaves_its_files(place, walked):
     assert list((walked / "tensorboard").iterdir())
     summary = json.loads((walked / "summary.json").read_text())
     assert set(summary["test"]) >= {"codec", "shuffled_codes", "wrong_prompt"}
+    beside = walked / "compare/pscodec_small_24k_1"
+    released = json.loads((beside / "summary.json").read_text())["test"]["codec"]
+    assert released["utterances"] == summary["test"]["codec"]["utterances"] and len(released["codebooks"]) == 1
+    assert released["stoi"]["mean"] > summary["test"]["codec"]["stoi"]["mean"], "six steps beat a trained codec"
+    assert f"| test | {beside.name} |" in (walked / "report/results.md").read_text()
     prompts = dict(line.split() for line in (place / "data/test/utt2prompt").read_text().splitlines())
     speakers = dict(line.split() for line in (place / "data/test/utt2spk").read_text().splitlines())
     alone = [utt for utt, spk in speakers.items() if list(speakers.values()).count(spk) == 1]

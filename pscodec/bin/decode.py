@@ -7,7 +7,8 @@ utt2prompt names. A split among --controls is also decoded with its codes in ran
 with the prompt of another speaker (SPLIT.wrong_prompt): what is lost shows what the codes and the prompt carry. A split
 among --prompts is also decoded with the prompts that --conditions lists: from the same utterance (own_prompt), N
 seconds of the normal one (prompt_Ns), of another speaker (wrong_prompt), white noise of the normal one's length and
-level (noise_prompt), none at all (no_prompt: nothing is sent, zeros are added).
+level (noise_prompt), none at all (no_prompt: nothing is sent, zeros are added). --exp may be a released codec's name,
+with --out to write elsewhere.
 
 Every file carries its prompt's vectors, 8 bits a number, as files between strangers would; `side_bytes` counts them.
 Started by torchrun, its processes share the utterances, each on its own GPU.
@@ -83,7 +84,8 @@ def conditions_of(split, args, model):
 @one_line_errors
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--exp", type=Path, required=True, help="experiment folder")
+    parser.add_argument("--exp", type=Path, required=True, help="experiment folder, or a released codec's name")
+    parser.add_argument("--out", type=Path, help="folder in which decode/ comes (default: the experiment's)")
     parser.add_argument("--data", type=Path, default="data", help="folder of the data dirs")
     parser.add_argument("--splits", default="test", help="names of data dirs, separated by spaces")
     parser.add_argument(
@@ -92,6 +94,7 @@ def main(argv=None):
     parser.add_argument("--prompts", default="", help="splits to decode with other prompts too")
     parser.add_argument("--conditions", default=" ".join(prompting.REPORTED), help="those prompts (%(default)s)")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    parser.add_argument("--n-codebooks", type=int, help="code with so many, where training has left that open")
     parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
@@ -100,13 +103,14 @@ def main(argv=None):
         if split not in args.splits.split():
             raise UserError(f"--prompts names {split}, which is not among --splits ({args.splits})")
 
-    coder = load_codec(args.exp, args.checkpoint, args.device)
+    coder = load_codec(args.exp, args.checkpoint, args.device, n_codebooks=args.n_codebooks)
+    out = (args.out or args.exp) / "decode"
     print(f"decoding with the {args.checkpoint} checkpoint of {args.exp}: step {coder.meta.get('step')}")
     for split in args.splits.split():
         for condition in conditions_of(split, args, coder.model):
             name = f"{split}.{condition}" if condition else split
-            count = decode_split(coder, args.data / split, args.exp / "decode" / name, condition, args.allow_pipes)
-            print(f"{args.exp}/decode/{name}: {count} utterances")
+            count = decode_split(coder, args.data / split, out / name, condition, args.allow_pipes)
+            print(f"{out / name}: {count} utterances")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@
 #   --prompts "A B"                test sets to decode with other prompts too: the utterance's own, 3 s, 1 s, a wrong
 #                                  speaker's, noise, none; the report compares them              (none)
 #   --checkpoint best|last         what stage 5 decodes                                          (best)
+#   --compare "A B:1"              codecs for stages 5 to 7 beside this one: experiments or released ones; :K, of K codebooks
+#                                  (mini: pscodec_small_24k:1, which comes with the package; else none)
 #   --allow-pipes true|false       run commands that a wav.scp of yours holds                    (false)
 #   --nj N                         processes for features and scores, in all                     (all cores)
 #   --ngpu N                       GPUs; stages 2 to 6 share their work over so many processes   (1)
@@ -55,20 +57,22 @@ init=
 parent=
 prompts=
 checkpoint=best
+compare=unset
 allow_pipes=false
 nj=$(nproc)
 ngpu=1
 . ../../../tools/parse_options.sh
 [ $# -eq 0 ] || { echo "error: run.sh: unexpected argument '$1' (--help lists the options)" >&2; exit 1; }
 
-name=$corpus tests=test controls=test
+name=$corpus tests=test controls=test others=
 case $corpus in
-    mini) tests="test test_unseen" ;;
+    mini) tests="test test_unseen" others=pscodec_small_24k:1 ;;
     libritts) tests="test_clean test_other" controls= ;;
     ljspeech) tests=test_ljspeech controls= ;;
     none) name=own ;;
     *) name=$(basename "$corpus"); [ -d "$corpus" ] || { echo "error: no corpus '$corpus': mini, libritts, ljspeech, none, or a folder" >&2; exit 1; } ;;
 esac
+[ "$compare" = unset ] || others=$compare
 preset=${preset:-$([ "$corpus" = mini ] && echo mini || echo paper)}
 data=${data:-data/$name}
 exp=${exp:-exp/$(basename "$config" .yaml)_$name}
@@ -153,15 +157,25 @@ if at 4 "train again ($config into $exp)"; then
     fi
 fi
 
+beside=()   # experiments to the next stages, in which only decoded speech and its scores are
+for other in $others; do beside+=("$exp/compare/$(basename "${other/:/_}")"); done
+
 if at 5 "code and decode ($test_sets)"; then
-    launch -m pscodec.bin.decode --exp "$exp" --data "$data" --splits "$test_sets" --controls "$controls" \
-        --prompts "$prompts" --checkpoint "$checkpoint" "${pipes[@]}"
+    decode() { launch -m pscodec.bin.decode --data "$data" --splits "$test_sets" "${pipes[@]}" "$@"; }
+    decode --exp "$exp" --controls "$controls" --prompts "$prompts" --checkpoint "$checkpoint"
+    for other in $others; do
+        books=()
+        [[ $other != *:* ]] || books=(--n-codebooks "${other##*:}")
+        decode --exp "${other%:*}" --out "$exp/compare/$(basename "${other/:/_}")" "${books[@]}"
+    done
 fi
 
 if at 6 "score"; then
-    launch -m pscodec.bin.evaluate --exp "$exp" --data "$data" --splits "$test_sets" --campplus "$campplus" --nj "$nj_each" "${pipes[@]}"
+    for folder in "$exp" "${beside[@]}"; do
+        launch -m pscodec.bin.evaluate --exp "$folder" --data "$data" --splits "$test_sets" --campplus "$campplus" --nj "$nj_each" "${pipes[@]}"
+    done
 fi
 
 if at 7 "report"; then
-    "$PYTHON" -m pscodec.bin.report --exp "$exp" --data "$data" --paper paper/table1.tsv --out "$exp/report" "${pipes[@]}"
+    "$PYTHON" -m pscodec.bin.report --exp "$exp" "${beside[@]/#/--exp=}" --data "$data" --paper paper/table1.tsv --out "$exp/report" "${pipes[@]}"
 fi
