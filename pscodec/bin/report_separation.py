@@ -100,7 +100,7 @@ def load_experiment(folder):
         return {
             "name": folder.name,
             "folder": folder,
-            "summary": summary,
+            "summary": {"order": "si_sdr"} | summary,  # which early summaries do not say
             "cost": cost,
             "curves": read_curves(folder / "curves.tsv"),
             "model": keys["separator"].tag.value.rsplit(".", 1)[-1],
