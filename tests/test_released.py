@@ -11,6 +11,7 @@ import torch
 import pscodec
 from pscodec import cli, released
 from pscodec.bin import release
+from pscodec.commands.info import show_codec
 from pscodec.utils.errors import UserError
 
 RECIPE = Path(__file__).parent.parent / "recipes/Small24k"
@@ -81,3 +82,9 @@ def test_a_codec_that_comes_with_the_package_is_known_by_name_and_taken_by_defau
     soundfile.write(tmp_path / "x.wav", 0.1 * np.random.default_rng(0).normal(size=24000), 24000)
     cli.main(["encode", str(tmp_path / "x.wav")])
     assert pscodec.bitstream.read(tmp_path / "x.psc").codes.shape == (1, 75)
+
+
+def test_info_counts_the_parameters_of_the_whole_codec(capsys):
+    show_codec("pscodec_small_24k")
+    whole = sum(p.numel() for p in pscodec.load_codec(precision=None).model.parameters()) / 1e6
+    assert whole > 8 and f"{whole:.1f} M parameters" in capsys.readouterr().out

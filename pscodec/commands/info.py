@@ -77,7 +77,7 @@ def show_profile(name, profile):
 def show_codec(exp):
     from pscodec.inference import load_codec
 
-    coder = load_codec(exp)
+    coder = load_codec(exp, precision=None)  # as trained: packed weights are no parameters
     m = coder.model
     size = sum(p.numel() for p in m.parameters()) / 1e6
     print(f"{exp}: codec {coder.name} ({coder.fingerprint.hex()}), {size:.1f} M parameters, {m.sample_rate} Hz")
