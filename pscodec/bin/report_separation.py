@@ -126,10 +126,10 @@ def read_paper(path):
 def conditions_of_scoring(experiments):
     rates = {(e["summary"]["sample_rate"], e["summary"]["pesq"]) for e in experiments}
     how = " and ".join(f"{rate} Hz with PESQ {'wideband' if mode == 'wb' else 'narrowband'}" for rate, mode in rates)
-    orders = " and ".join(sorted({{"si_sdr": "SI-SDR", "stoi": "STOI"}[e["summary"]["order"]] for e in experiments}))
+    orders = " and ".join(sorted({COLUMNS[e["summary"]["order"]] for e in experiments}))
     return (
         f"Scored at {how}; DNSMOS after resampling to 16 kHz. Mean over n mixtures, the sources of each averaged, with "
-        f"the half width of its 95 % interval; one order of the estimates for all metrics, that of the largest "
+        "the half width of its 95 % interval; one order of the estimates for all metrics, that of the largest "
         f"{orders}. dB: SI-SDR (means removed), SDR (BSS Eval 3, 512 taps), i: improvement over the mixture. "
         "The paper's rows are of WSJ0-2mix and codecs of other trainings: not comparable with a small corpus."
     )

@@ -59,7 +59,7 @@ class CodecBrain(Loop):
 
     def _compile_parts(self):
         """What a step spends its time in, without the quantizer, whose codebooks start and restart by themselves."""
-        if self.device == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", ""), "g++", "clang++"))):
+        if str(self.device) == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", ""), "g++", "clang++"))):
             raise UserError("torch_compile: true needs a C++ compiler (g++, clang++, or one that CXX names)")
         warnings.filterwarnings("ignore", module=r"torch\._(dynamo|inductor)\..*")  # on what it leaves as it was
         codec = self.modules.codec

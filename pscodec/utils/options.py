@@ -4,7 +4,15 @@ from ruamel.yaml import YAML
 
 from pscodec.utils.errors import UserError
 
-FREE_TO_CHANGE = {"num_workers", "log_steps", "ckpt_interval_steps", "keep_checkpoints", "precision", "accumulation"}
+FREE_TO_CHANGE = {
+    "num_workers",
+    "log_steps",
+    "ckpt_interval_steps",
+    "keep_checkpoints",
+    "precision",
+    "accumulation",
+    "torch_compile",
+}
 
 
 def parse_overrides(parser, argv=None):

@@ -30,7 +30,7 @@
 #                                  speaker's, noise, none; the report compares them              (none)
 #   --checkpoint best|last         what stage 5 decodes                                          (best)
 #   --compare "A B:1"              codecs for stages 5 to 7 beside this one: experiments or released ones; :K, of K codebooks
-#                                  (mini: pscodec_small_24k:1, which comes with the package; else none)
+#                                  (mini: pscodec_small_24k:1, which comes with the package; else none); without DNSMOS
 #   --allow-pipes true|false       run commands that a wav.scp of yours holds                    (false)
 #   --nj N                         processes for features and scores, in all                     (all cores)
 #   --ngpu N                       GPUs; stages 2 to 6 share their work over so many processes   (1)
@@ -157,8 +157,9 @@ if at 4 "train again ($config into $exp)"; then
     fi
 fi
 
-beside=()   # experiments to the next stages, in which only decoded speech and its scores are
-for other in $others; do beside+=("$exp/compare/$(basename "${other/:/_}")"); done
+beside() { echo "$exp/compare/$(basename "$1" | tr : _)"; }   # an experiment to stages 6 and 7: decoded speech and scores
+compared=()
+for other in $others; do compared+=("$(beside "$other")"); done
 
 if at 5 "code and decode ($test_sets)"; then
     decode() { launch -m pscodec.bin.decode --data "$data" --splits "$test_sets" "${pipes[@]}" "$@"; }
@@ -166,18 +167,18 @@ if at 5 "code and decode ($test_sets)"; then
     for other in $others; do
         books=()
         [[ $other != *:* ]] || books=(--n-codebooks "${other##*:}")
-        decode --exp "${other%:*}" --out "$exp/compare/$(basename "${other/:/_}")" "${books[@]}"
+        decode --exp "${other%:*}" --out "$(beside "$other")" "${books[@]}"
     done
 fi
 
 if at 6 "score"; then
     evaluate() { launch -m pscodec.bin.evaluate --data "$data" --splits "$test_sets" --campplus "$campplus" --nj "$nj_each" "${pipes[@]}" "$@"; }
     evaluate --exp "$exp"
-    for folder in "${beside[@]}"; do   # DNSMOS, half of all the time that scores take, is left to the codec that this run is about
+    for folder in "${compared[@]}"; do   # DNSMOS, half of all the time that scores take, is left to the codec that this run is about
         evaluate --exp "$folder" --metrics "pesq stoi visqol si_snr mcd mcd_linear secs"
     done
 fi
 
 if at 7 "report"; then
-    "$PYTHON" -m pscodec.bin.report --exp "$exp" "${beside[@]/#/--exp=}" --data "$data" --paper paper/table1.tsv --out "$exp/report" "${pipes[@]}"
+    "$PYTHON" -m pscodec.bin.report --exp "$exp" "${compared[@]/#/--exp=}" --data "$data" --paper paper/table1.tsv --out "$exp/report" "${pipes[@]}"
 fi
