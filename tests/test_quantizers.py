@@ -46,6 +46,30 @@ def test_residual_layers_by_hand():
     assert torch.equal(rvq.decode(q.codes), q.z_q)
 
 
+def test_beam_search_by_hand_and_against_every_pair():
+    rvq = ResidualVQ(1, codebook_size=2, n_residual=2, kmeans_steps=0, restart_after=0, beam=2)
+    rvq.layers[0].entries.data.copy_(torch.tensor([[0.0], [4.0]]))
+    rvq.layers[1].entries.data.copy_(torch.tensor([[2.5], [9.0]]))
+    z = torch.tensor([[[2.2]]])
+    assert rvq(z).codes.flatten().tolist() == [1, 0]  # in training the nearest, 4, though 6.5 is what comes of it
+    assert rvq.eval()(z).codes.flatten().tolist() == [0, 0]
+    for beam in (1, 3, 8, 100):  # 100: more paths than there are
+        rvq = ResidualVQ(6, codebook_size=8, n_residual=2, beam=beam)
+        for layer in rvq.layers:
+            layer.entries.data.normal_()
+            layer.started.fill_(True)
+        z = torch.randn(2, 6, 30)
+        q = rvq.eval()(z)
+        error = (q.z_q - z).square().sum(1)
+        pairs = rvq.layers[0].entries[:, None] + rvq.layers[1].entries[None]
+        least = torch.cdist(z.transpose(1, 2), pairs.flatten(0, 1)).square().amin(2)
+        assert torch.allclose(rvq.decode(q.codes), q.z_q, atol=1e-6)
+        assert torch.allclose(error, least, atol=1e-5) if beam >= 8 else (error >= least - 1e-5).all()
+    rvq.layers = rvq.layers[:1]
+    nearest = torch.cdist(z.transpose(1, 2), rvq.layers[0].entries).argmin(2)
+    assert torch.equal(rvq(z).codes[:, 0], nearest)
+
+
 @pytest.mark.parametrize(("residual_grad", "expected"), [("all", 0.25), ("first", 0.25 * 1.5 / 2 * 2)])
 def test_which_commitments_reach_the_encoder(residual_grad, expected):
     rvq = ResidualVQ(1, 2, n_residual=2, kmeans_steps=0, restart_after=0, residual_grad=residual_grad)

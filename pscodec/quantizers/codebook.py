@@ -52,11 +52,20 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def nearest(self, x):
-        """Codes `[N]` of the entries nearest to `x` `[N, dim]` (float32, whatever autocast says)."""
+        """Codes `[...]` of the entries nearest to `x` `[..., dim]` (float32, whatever autocast says)."""
+        return self._distances(x).argmin(-1)
+
+    @torch.no_grad()
+    def nearest_few(self, x, n):
+        """The squared distances of the `n` entries nearest to `x` `[..., dim]`, and their codes: `[..., n]` each."""
+        few = self._distances(x).topk(min(n, self.size), largest=False)
+        return few.values + x.float().pow(2).sum(-1, keepdim=True), few.indices
+
+    def _distances(self, x):
+        """|x - e|^2 less |x|^2, which is the same for every entry e."""
         with torch.autocast(x.device.type, enabled=False):
             entries = self.entries.float()
-            # |x - e|^2 less |x|^2, which is the same for every entry
-            return (entries.pow(2).sum(1) - 2 * x.float() @ entries.T).argmin(1)
+            return entries.pow(2).sum(1) - 2 * x.float() @ entries.T
 
     def lookup(self, codes):
         """Entries `[..., dim]` of `codes` `[...]`; differentiable with respect to the entries."""

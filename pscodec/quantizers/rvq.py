@@ -23,6 +23,8 @@ class ResidualVQ(nn.Module):
     model serves every number of codebooks (SoundStream, section III-D); all layers go on learning.
     `start`: training steps (as `Codebook` counts them) that let `z` through as it is (codes 0, loss 0), so that the
     codebooks begin on latents that already mean something.
+    `beam`: paths through the layers that are kept when codes are searched in use (training takes the nearest entry of
+    each layer): the nearest of the first layer is not always the one that the others can complete best.
     """
 
     ends_step = True  # as Codebook's
@@ -37,6 +39,7 @@ class ResidualVQ(nn.Module):
         residual_grad="all",
         dropout=0.0,
         start=0,
+        beam=1,
         **codebook,
     ):
         super().__init__()
@@ -46,6 +49,7 @@ class ResidualVQ(nn.Module):
             # entries near zero in the place of latents of any size: the decoder would not survive it
             raise ValueError("a quantizer with a late start needs kmeans_steps")
         self.commitment, self.residual_grad, self.dropout, self.start = commitment, residual_grad, dropout, start
+        self.beam = beam
         self.register_buffer("steps", torch.tensor(0))
         width = codebook_dim or dim
         self.project_in = nn.Linear(dim, width) if width != dim else nn.Identity()
@@ -63,8 +67,9 @@ class ResidualVQ(nn.Module):
         x = residual = self.project_in(z.transpose(1, 2)).float()
         total, codes, loss = 0, [], 0
         used = self._used(z)
+        searched = self._search(x.flatten(0, 1)) if self.beam > 1 < self.n_q and not self.training else None
         for k, layer in enumerate(self.layers):
-            chosen = layer(residual.flatten(0, 1)).view(residual.shape[:2])
+            chosen = (layer(residual.flatten(0, 1)) if searched is None else searched[k]).view(residual.shape[:2])
             entry = layer.lookup(chosen)
             loss = loss + self.commitment * F.mse_loss(residual, entry.detach())
             if layer.update == "grad":
@@ -76,6 +81,19 @@ class ResidualVQ(nn.Module):
             codes.append(chosen)
         z_q = self.project_out(x + (total - x).detach()).transpose(1, 2)  # straight-through
         return Quantized(z_q, torch.stack(codes, 1), loss / self.n_q)
+
+    @torch.no_grad()
+    def _search(self, x):
+        """Codes `[N]` of each layer for `x` `[N, D]`: the best of the `beam` sums of entries that are kept so far."""
+        residuals, paths = x.unsqueeze(1), []
+        for layer in self.layers:
+            distances, codes = layer.nearest_few(residuals, self.beam)  # [N, paths, few] each
+            few, distances, codes = codes.shape[2], distances.flatten(1), codes.flatten(1)
+            best = distances.topk(min(self.beam, distances.shape[1]), largest=False).indices
+            origin, codes = best // few, codes.gather(1, best)
+            residuals = residuals.gather(1, origin.unsqueeze(2).expand(-1, -1, x.shape[1])) - layer.lookup(codes)
+            paths = [path.gather(1, origin) for path in paths] + [codes]
+        return [path[:, 0] for path in paths]
 
     def _used(self, z):
         """How many layers each item is decoded from, `[B, 1, 1]`, or None: all."""
