@@ -21,6 +21,9 @@ RATE = 8000
 MIXING = {"sample_rate": RATE, "n_src": 2, "mode": "min", "min_seconds": 0.0, "one_speaker": []}
 
 
+BOUND = 100  # seconds in which a run of several processes is over on a machine that is busy otherwise
+
+
 def pytest_configure():
     torch.set_num_threads(2)  # the same arithmetic, and no fighting over cores, on any machine
 
@@ -134,3 +137,27 @@ def folder(tmp_path):
     levels = {u.utt: 0.0 if u.spk == "c" else 0.03125 for u in utterances}
     write_table(tmp_path / "mix/utt2level", levels)
     return tmp_path / "mix"
+
+
+def start(launch, *program):
+    """A module and its options under torchrun, whose own are `launch`."""
+    environ = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", *launch, "-m", *program]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([str(word) for word in command], env=environ, **pipes)
+
+
+def finish(process):
+    """`(status, stdout, stderr)` of what `start` gave."""
+    out, err = process.communicate(timeout=BOUND)
+    return process.returncode, out, err
+
+
+def torchrun(processes, *program):
+    """`(status, stdout, stderr)` of a module run by so many processes."""
+    return finish(start(["--standalone", "--nproc_per_node", processes], *program))
+
+
+def errors(stderr):
+    """The lines that tell of errors."""
+    return [line for line in stderr.splitlines() if line.startswith("error: ")]

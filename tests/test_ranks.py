@@ -4,23 +4,18 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from conftest import BOUND, errors, finish, start, torchrun
 
 from pscodec.bin import decode, evaluate, extract_features
 from pscodec.bin.extract_features import Settings, extract
 from pscodec.data.kaldi import Utterance, load_matrices, read_table, write_data_dir, write_table
 from pscodec.utils import ranks
-
-ROOT = Path(__file__).parents[1]
-BOUND = 100  # seconds in which a run of several processes is over on a machine that is busy otherwise
 
 
 @pytest.fixture(autouse=True)
@@ -30,27 +25,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def start(launch, *program):
-    environ = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", *launch, "-m", *program]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([str(word) for word in command], env=environ, **pipes)
-
-
-def finish(process):
-    out, err = process.communicate(timeout=BOUND)
-    return process.returncode, out, err
-
-
-def torchrun(processes, *program):
-    """`(status, stdout, stderr)` of a module run by so many processes."""
-    return finish(start(["--standalone", "--nproc_per_node", processes], *program))
-
-
-def errors(stderr):
-    return [line for line in stderr.splitlines() if line.startswith("error: ")]
 
 
 def noise(path, seconds, seed):

@@ -3,11 +3,12 @@
 import importlib.util
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, torchrun
 
 from pscodec.bin import embed, evaluate_separation, report_separation, separate
 from pscodec.data.audio import load_audio, recording_seconds
@@ -215,6 +216,33 @@ def test_separate_score_report(train, place):
         assert wanted in text, wanted
     assert text.count("<audio") == 1 + 2 + 2 * 12 + 2 and "http" not in text
     assert "| codec | loss |" in (out / "results.md").read_text()
+
+
+def test_two_processes_separate_and_score_as_one(train, place):
+    exp = run(train, place, "codecformer_el", "ranks", "--seed", "3")
+    data, options = ["--data", place / "data"], ["--prompt", "none enrol", "--ceiling", "true"]
+    scoring = ["--exp", exp, *data, "--nj", 1, "--metrics", "sdr stoi"]
+
+    def left():
+        wavs = {p.relative_to(exp): load_audio(p)[0] for p in sorted((exp / "separated").rglob("*.wav"))}
+        rows = [line.split("\t") for line in (exp / "scores.tsv").read_text().splitlines()]
+        return wavs, [row[:3] for row in rows], [float(x) for row in rows[1:] for x in row[3:]]
+
+    separate.main([str(x) for x in ("--exp", exp, *data, *options)])
+    evaluate_separation.main([str(x) for x in scoring])
+    wavs, rows, scores = left()
+    shutil.rmtree(exp / "separated")
+    status, out, err = torchrun(2, "pscodec.bin.separate", "--exp", exp, *data, *options)
+    assert status == 0, err
+    assert out.count("2 mixtures") == 1
+    summaries = []
+    for _ in range(2):  # the second time from what the first left
+        status, _, err = torchrun(2, "pscodec.bin.evaluate_separation", *scoring)
+        assert status == 0, err
+        summaries.append((exp / "summary.json").read_text())
+    again, *scored = left()
+    assert again.keys() == wavs.keys() and all(torch.allclose(again[name], wavs[name], atol=1e-4) for name in wavs)
+    assert scored[0] == rows and scored[1] == pytest.approx(scores, abs=0.01) and summaries[0] == summaries[1]
 
 
 def test_another_codec_is_refused(train, place, tmp_path):

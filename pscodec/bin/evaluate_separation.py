@@ -8,11 +8,12 @@ ceiling needs none: its estimates are coded sources). Codecs that keep no phases
 talker from another by; --order stoi finds the order by STOI. Two more
 conditions tell where the scores begin and end: `mixture`, the mixture itself for every source, and `reference`, the
 sources themselves (DNSMOS only). exp/NAME/summary.json holds means with 95 % intervals. A condition is scored once:
-its rows stay in its folder until stage 5 writes it again.
+its rows stay in its folder until stage 5 writes it again. Processes of torchrun share the mixtures.
 """
 
 import argparse
 import concurrent.futures
+import itertools
 import json
 import multiprocessing
 import os
@@ -23,6 +24,7 @@ import torch
 
 from pscodec.metrics.separation import METRICS, ORDERS, SeparationScorer, columns, pesq_mode
 from pscodec.metrics.summary import format_mean, mean_ci
+from pscodec.utils import ranks
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.progress import progress
@@ -32,6 +34,7 @@ MIXTURE, REFERENCE = "mixture", "reference"
 CEILING = "ceiling_"  # at the head of conditions without mixing
 
 
+@ranks.together
 @one_line_errors
 def main(argv=None):
     args = parse(argv)
@@ -39,8 +42,10 @@ def main(argv=None):
     rows, rate = [], None
     for split in args.splits.split():
         for condition in conditions(args.exp / "separated", split):
-            rows += condition_rows(args, split, condition, names)
+            rows += condition_rows(args, split, condition, names) or []
         rate = json.loads((args.data / split / "mixtures.json").read_text(encoding="utf-8"))["sample_rate"]
+    if not ranks.first():
+        return
     write_rows(args.exp / "scores.tsv", rows, names)
     summary = {"sample_rate": rate, "pesq": pesq_mode(rate), "order": args.order, "splits": summarise(rows, names)}
     write_text(args.exp / "summary.json", json.dumps(summary, indent=1) + "\n")
@@ -79,7 +84,10 @@ def conditions(separated, split):
 
 
 def condition_rows(args, split, condition, names):
-    """The rows of a condition, from its folder where it has been scored already with these metrics and mixtures."""
+    """The rows of a condition, from its folder where it has been scored already with these metrics and mixtures.
+
+    None in all processes but the first.
+    """
     folder = args.exp / "separated" / f"{split}.{condition}"
     done, kept = folder / "done.json", folder / "scores.json"
     wanted = {
@@ -89,13 +97,29 @@ def condition_rows(args, split, condition, names):
         "mixtures": _stamp(args.data / split / "mixtures.tsv"),
         "estimates": _stamp(done),
     }
-    if kept.is_file() and not args.rescore:
-        old = json.loads(kept.read_text(encoding="utf-8"))
-        if old["asked"] == wanted:
-            return old["rows"]
-    rows = list(score(args, split, condition, names))
+    old = _read(kept, wanted) if ranks.first() and not args.rescore else None
+    scored = list(score(args, split, condition, names, ranks.share(_chosen(args, split) if old is None else [])))
+    shares = ranks.gather(scored)
+    if old is not None or not ranks.first():
+        return old
+    rows = [row for turn in itertools.zip_longest(*shares) for row in turn if row]  # as the list was dealt out
     write_text(kept, json.dumps({"asked": wanted, "rows": rows}) + "\n")
     return rows
+
+
+def _read(kept, wanted):
+    """The rows in file `kept`, or None where they answer to something else than `wanted`."""
+    old = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    return old.get("rows") if old.get("asked") == wanted else None
+
+
+def _chosen(args, split):
+    """Numbers of the mixtures to score."""
+    from pscodec.data.mixture import read_mixtures
+
+    mixtures, _ = read_mixtures(args.data / split)
+    n = min(len(mixtures), args.max_mixtures or len(mixtures))
+    return [i * len(mixtures) // n for i in range(n)]
 
 
 def _stamp(path):
@@ -103,26 +127,21 @@ def _stamp(path):
     return f"{path.stat().st_size}:{path.stat().st_mtime_ns}" if path.is_file() else None
 
 
-def score(args, split, condition, names):
-    """Yield the rows of a condition as they are done."""
-    from pscodec.data.mixture import read_mixtures
-
-    mixtures, _ = read_mixtures(args.data / split)
-    n = min(len(mixtures), args.max_mixtures or len(mixtures))
-    chosen = [i * len(mixtures) // n for i in range(n)]
-    names = ["dnsmos"] if condition == REFERENCE else names
-    if condition == REFERENCE and "dnsmos" not in args.metrics:
+def score(args, split, condition, names, chosen):
+    """Yield the rows of the mixtures `chosen` in a condition as they are done."""
+    if not chosen or (condition == REFERENCE and "dnsmos" not in names):
         return
+    names = ["dnsmos"] if condition == REFERENCE else names
     start = (args.exp / "separated" / f"{split}.{condition}", args.data / split, names, args.order)
-    bar = {"desc": f"score {split}.{condition}", "total": n}
-    if args.nj == 1 or n == 1:
+    bar = {"desc": f"score {split}.{condition}", "total": len(chosen)}
+    if args.nj == 1 or len(chosen) == 1:
         _start_worker(*start)
         results = map(_score, chosen)
         yield from ({"split": split, "condition": condition, **row} for row in progress(results, **bar))
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the workers when they start: one thread each
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(min(args.nj, n), context, _start_worker, start) as pool:
+    with concurrent.futures.ProcessPoolExecutor(min(args.nj, len(chosen)), context, _start_worker, start) as pool:
         try:
             for row in progress(pool.map(_score, chosen), **bar):
                 yield {"split": split, "condition": condition, **row}

@@ -8,7 +8,7 @@ separator of waveforms there is one, `waveform`. PROMPT, for codecs whose decode
 not known of a separated voice: `none` leaves it out, `estimate` decodes once without and takes the prompt from that,
 `enrol` takes it from a known utterance of the speaker (utt2prompt of the clean data dir); which talker an estimate
 is, is told by the nearest of the enrolled prompt vectors. With --ceiling true the clean sources are coded and decoded
-too, without any mixing (ceiling_PROMPT_...): what the codec alone costs.
+too, without any mixing (ceiling_PROMPT_...): what the codec alone costs. Processes of torchrun share the mixtures.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from pscodec.downstream.codec import FrozenCodec
 from pscodec.downstream.systems import join
 from pscodec.inference import load_codec
 from pscodec.models.base import Codec
+from pscodec.utils import ranks
 from pscodec.utils.checkpoint import load_weights
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
@@ -36,12 +37,14 @@ from pscodec.utils.progress import progress
 PROMPTS = ("none", "estimate", "enrol")
 
 
+@ranks.together
 @one_line_errors
 def main(argv=None):
     args = parse(argv)
     experiment = Experiment(args.exp, args.checkpoint, args.device, args.codec)
     print(f"separating with the {args.checkpoint} checkpoint of {args.exp}: step {experiment.meta.get('step')}")
-    write_text(args.exp / "cost.json", json.dumps(experiment.cost(), indent=1) + "\n")
+    if ranks.first():
+        write_text(args.exp / "cost.json", json.dumps(experiment.cost(), indent=1) + "\n")
     ways = experiment.ways(args.prompt.split(), args.quantise.split())
     for split in args.splits.split():
         dataset = MixtureDataset(args.data / split, experiment.sample_rate)
@@ -140,17 +143,18 @@ def separate_split(experiment, dataset, out, split, ways, ceiling):
     """Separate every mixture in all `ways` and write the estimates below `out`; returns the conditions' names."""
     enrolled = Enrolled(experiment, dataset) if ways and "enrol" in ways[0] else None
     names = set()
-    for index in progress(range(len(dataset)), f"separate {split}"):
+    for index in progress(ranks.share(range(len(dataset))), f"separate {split}"):
         item = dataset[index]
         sources = [source.utt for source in dataset.mixtures[index].sources]
         for name, wavs in estimates(experiment, item, sources, ways, enrolled, ceiling):
             names.add(name)
             for s, wav in enumerate(wavs, 1):
                 save_audio(out / f"{split}.{name}" / f"{item['utt']}.s{s}.wav", wav, experiment.sample_rate)
-    for name in names:
+    names = sorted(set().union(*ranks.gather(names)))
+    for name in names if ranks.first() else []:
         note = {"step": experiment.meta.get("step"), "sample_rate": experiment.sample_rate, "mixtures": len(dataset)}
         write_text(out / f"{split}.{name}" / "done.json", json.dumps(note) + "\n")
-    return sorted(names)
+    return names
 
 
 def estimates(experiment, item, sources, ways, enrolled, ceiling):

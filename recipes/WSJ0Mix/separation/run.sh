@@ -44,7 +44,7 @@
 #                                  that keeps no phases leaves it nothing to tell talkers by    (si_sdr)
 #   --compare "EXP EXP"            other experiments for the tables of stage 7
 #   --nj N                         processes                                                     (all cores)
-#   --ngpu N                       GPUs for training; without one it trains on the CPU           (1)
+#   --ngpu N                       GPUs; stages 3 to 6 share their work over so many processes   (1)
 
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -179,15 +179,20 @@ elif at 2 "embeddings"; then
     echo "none are needed: $([ "$dynamic" = true ] && echo 'mixtures are made anew' || echo "$config learns from waveforms")"
 fi
 
+launch() { # [-m] program [options]
+    local launcher=()
+    [ "$ngpu" -le 1 ] || launcher=(-m torch.distributed.run --standalone --nproc_per_node "$ngpu")
+    "$PYTHON" "${launcher[@]}" "$@"
+}
+
 # train CONFIG EXP OPTION...
 train() {
-    local config=$1 exp=$2 options=() launch=("$PYTHON")
+    local config=$1 exp=$2 options=()
     shift 2
     [ "$needs_codec" = false ] || options=(--codec "$codec")
     [ "$dynamic" = false ] || options+=(--dynamic true --speed "[0.95, 1.0, 1.05]" --gain_db 2.5)
-    [ "$ngpu" -le 1 ] || launch=("$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$ngpu")
     # shellcheck disable=SC2086  # train_args is a list of words
-    "${launch[@]}" train.py "$config" "${presets[@]}" --exp "$exp" --train_dir "$data/$train_set" --dev_dir "$data/$dev_set" \
+    launch train.py "$config" "${presets[@]}" --exp "$exp" --train_dir "$data/$train_set" --dev_dir "$data/$dev_set" \
         "${options[@]}" "$@" $train_args
 }
 
@@ -205,13 +210,13 @@ fi
 [ -z "$finetune" ] || exp=${exp}_tuned
 
 if at 5 "separate ($test_sets)"; then
-    "$PYTHON" -m pscodec.bin.separate --exp "$exp" --data "$data" --splits "$test_sets" --prompt "$prompts" \
+    launch -m pscodec.bin.separate --exp "$exp" --data "$data" --splits "$test_sets" --prompt "$prompts" \
         --quantise "$quantise" --ceiling "$ceiling" --checkpoint "$checkpoint"
 fi
 
 if at 6 "score"; then
-    "$PYTHON" -m pscodec.bin.evaluate_separation --exp "$exp" --data "$data" --splits "$test_sets" --nj "$nj" \
-        --order "$order"
+    launch -m pscodec.bin.evaluate_separation --exp "$exp" --data "$data" --splits "$test_sets" \
+        --nj $(((nj + ngpu - 1) / ngpu)) --order "$order"
 fi
 
 if at 7 "report"; then
