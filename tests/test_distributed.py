@@ -61,10 +61,11 @@ def stop_second(rank, folder):
     data = (Stopping if rank == 1 else list)(batches(9, size=1))
     with pytest.raises(SystemExit) as stop:
         brain.fit([1], DataLoader(data, batch_size=None, collate_fn=tuple))
-    return {"status": stop.value.code, "step": brain.optimizer_step}
+    return {"status": stop.value.code, "step": brain.optimizer_step, "seconds": brain.seconds}
 
 
 def test_all_processes_stop_at_the_same_step_when_one_is_asked_to(tmp_path):
     # the others hear of step 3's SIGTERM after step 4
-    assert in_two_processes(tmp_path, stop_second) == [{"status": 143, "step": 4}] * 2
+    heard = 4 * 2 * 4800 / 24000  # of steps, processes, samples
+    assert in_two_processes(tmp_path, stop_second) == [{"status": 143, "step": 4, "seconds": heard}] * 2
     assert AtomicCheckpointer(tmp_path / "save", {}).find_checkpoint().meta["step"] == 4

@@ -203,7 +203,7 @@ class CodecBrain(Loop):
             self.sums[name] += value.item()
         self.code_counts = self.code_counts + count_codes(codes, hp.codebook_size)
         self.counted += 1
-        self.seconds += wav.shape[0] * wav.shape[-1] / hp.sample_rate
+        self.seconds += self.world * wav.shape[0] * wav.shape[-1] / hp.sample_rate
         if self.optimizer_step % hp.log_steps == 0:
             self._log()
 

@@ -21,6 +21,11 @@ class Loop(sb.Brain):
     asked_to_stop = False
     question = None  # of the step before, to the other processes
 
+    @property
+    def world(self):
+        """How many processes train together."""
+        return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
     def fit(self, *args, **kwargs):
         if torch.distributed.is_initialized():
             self.council, self.question = torch.distributed.new_group(backend="gloo"), None  # talks while GPUs work

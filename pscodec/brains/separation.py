@@ -79,7 +79,7 @@ class SeparationBrain(Loop):
         self.sums["loss"] += loss
         self.sums["grad"] += norm
         self.counted += 1
-        self.mixtures += len(separation.lengths)
+        self.mixtures += self.world * len(separation.lengths)
         if self.optimizer_step % self.hparams.log_steps == 0:
             self._log()
 
