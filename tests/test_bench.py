@@ -70,6 +70,7 @@ def test_a_package_that_is_missing_is_one_line(speed, monkeypatch):
 
 def test_a_training_step_beside_a_plain_one(monkeypatch, capsys):
     path = ROOT / "tools/bench/train_step.py"
+    monkeypatch.syspath_prepend(path.parent)
     options = [
         "--preset",
         CONF / "presets/mini.yaml",
@@ -81,6 +82,8 @@ def test_a_training_step_beside_a_plain_one(monkeypatch, capsys):
         1,
         "--threads",
         1,
+        "--peak",
+        0.5,
     ]
     monkeypatch.setattr(sys, "argv", [str(x) for x in (path, *options)])
     runpy.run_path(str(path), run_name="__main__")
@@ -88,6 +91,9 @@ def test_a_training_step_beside_a_plain_one(monkeypatch, capsys):
     assert [line.split()[0] for line in lines[1:4]] == ["ours", "plain", "ours"] and "times as fast" in lines[3]
     shares = [int(word) for word in lines[4].replace("%", "").split() if word.isdigit()]
     assert 97 <= sum(shares) <= 103, "the parts are the whole"
+    for line in lines[1:3]:
+        *_, rate, share = re.findall(r"[\d.]+(?= TFLOP/s| % of 0.5\))", line)
+        assert 0 < float(rate) and float(share) == pytest.approx(float(rate) / 0.5 * 100, abs=0.15)
 
 
 @pytest.fixture
@@ -117,14 +123,15 @@ class TinyCodec(torch.nn.Module):
 def test_training_cost_counts_what_a_step_does(training_cost):
     names, _ = training_cost
     hp = {"codec": TinyCodec(), "discriminators": torch.nn.Conv1d(1, 5, 1, bias=False), "voiceprint": "crop"}
-    hp |= {"sample_rate": 8000, "segment": 0.5, "prompt": 1.0, "adversarial_segment": 0.25}
+    hp |= {"sample_rate": 8000, "segment": 0.5, "prompt": 1.0, "adversarial_segment": 0.25, "update": "alternating"}
     found = names["cost"](hp)
     # 4000 samples x 2 channels x 3 taps; the discriminator judges 2000 x 5
     assert (found.trained, found.discriminators, found.parameters) == (24000, 10000, (6, 5))
     assert found.frozen == count_macs(CAMPPlus(), torch.zeros(1, 80, 100)).total > 1e8
     assert found.step == 3 * 24000 + found.frozen + 9 * 10000 and found.gradients == 4 * 11
-    hp["voiceprint"] = "utterance"  # CAM++ ran in stage 2
-    assert names["cost"](hp).frozen == 0 and names["cost"](hp).trained == 24000
+    hp |= {"voiceprint": "utterance", "update": "simultaneous"}  # CAM++ ran in stage 2
+    found = names["cost"](hp)
+    assert (found.frozen, found.trained, found.step) == (0, 24000, 3 * 24000 + 7 * 10000)
 
 
 def test_training_cost_plans_and_sends(training_cost):

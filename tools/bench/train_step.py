@@ -8,6 +8,7 @@ HifiCodec in its authors' configuration (hificodec_public.yaml) trained as their
 description: fp32, nn.Conv1d with its weight norm at every call, Adam over one tensor after another, the discriminators
 on both signals in each of the two turns, with gradients for their weights in both. The discriminators, the batch and
 the threads are the same; both judge the whole segment. Steps take turns, so that both meet the same neighbours.
+The arithmetic of a step, that of layers alone, is counted as tools/bench/training_cost.py does.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from statistics import median
 
 import torch
 from torch import nn
+from training_cost import cost
 
 from pscodec.brains.codec import CodecBrain
 from pscodec.layers.conv import Conv1d, ConvTranspose1d
@@ -116,7 +118,9 @@ def main(argv=None):
     parser.add_argument("--threads", type=int, help="default: torch's choice")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of ours")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--peak", type=float, help="TFLOP/s of the machine (cuda: 989, an H100 or H200's dense bf16)")
     args = parser.parse_args(argv)
+    args.peak = args.peak or (None if args.device == "cpu" else 989)
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.device == "cpu":
@@ -135,7 +139,11 @@ def main(argv=None):
     wav = 0.1 * torch.randn(args.batch_size, 1, round(args.segment * 24000), device=args.device)
     frames = round(ours["prompt"] / 0.01)
     prompt = Prompt(torch.randn(len(wav), 80, frames), torch.randn(len(wav), 80, frames)).to(args.device)
-    times = defaultdict(list)
+    flops = {
+        "ours": 2 * args.batch_size * cost(settings(args.config)).step,
+        "plain": 2 * args.batch_size * cost(settings(CONF / "hificodec_public.yaml") | {"update": "alternating"}).step,
+    }
+    times, memory = defaultdict(list), {}
     with tempfile.TemporaryDirectory() as folder:
         systems = {
             "ours": Ours(ours, args, folder),
@@ -144,22 +152,30 @@ def main(argv=None):
         for i in progress(range(-1, args.steps), "steps"):
             for name, system in systems.items():
                 begin = now(args.device)
+                if args.device != "cpu":
+                    torch.cuda.reset_peak_memory_stats()
                 system.step(wav, prompt)
                 if i >= 0:
                     times[name].append(now(args.device) - begin)
                 elif name == "ours":
                     system.spent.clear()
+                if args.device != "cpu":
+                    memory[name] = torch.cuda.max_memory_allocated()
         spent = systems["ours"].spent
     seconds = args.batch_size * args.segment
     device = f"{args.device}, {torch.get_num_threads()} threads" if args.device == "cpu" else args.device
     print(f"{args.batch_size} x {args.segment:g} s, {device}, torch {torch.__version__}; {args.steps} steps, median")
     for name, each in times.items():
-        print(f"{name:6} {median(each):8.3f} s a step {seconds / median(each):8.2f} s of speech a second")
+        step, rate = median(each), flops[name] / median(each) / 1e12
+        share = f" ({100 * rate / args.peak:.1f} % of {args.peak:g})" if args.peak else ""
+        print(f"{name:6} {step:8.3f} s a step {seconds / step:8.2f} s of speech a second {rate:7.3f} TFLOP/s{share}")
     ratios = sorted(p / o for o, p in zip(times["ours"], times["plain"], strict=True))
     print(f"ours is {median(ratios):.2f} times as fast ({ratios[0]:.2f} to {ratios[-1]:.2f})")
     total = sum(times["ours"])
     shares = {**spent, "the rest": total - sum(spent.values())}
     print("ours spends " + ", ".join(f"{100 * s / total:.0f} % on {name}" for name, s in shares.items()))
+    for name, most in memory.items():
+        print(f"GPU memory in a step of {name}: {most / 2**20:.0f} MB, the weights of both in it")
     print(f"peak memory of this process, both systems: {peak_memory() / 2**20:.0f} MB")
 
 

@@ -11,6 +11,7 @@ of one item (utils/macs.py); Fourier transforms, activations and Adam are not in
   CAM++, frozen                forward                                                                        1
   discriminators               their turn: both signals, forward and both gradients                           6
                                the codec's: the recording forward, the decoded forward and input's gradient   3
+                               (update: simultaneous has the answers: the decoded one's input gradient        1)
 
 A MAC is two FLOPs. Hours are steps x seconds a step / 3600; a step takes (its speech / GPUs) / speed, and the time in
 which the gradients travel, in full: how much of that goes on beside the arithmetic is not known here.
@@ -35,18 +36,20 @@ FRAMES = 100  # features a second
 @dataclass
 class Cost:
     """Of one item: MACs of a forward pass of the codec's trained parts, of CAM++ and of the discriminators (which judge
-    one signal); `parameters` that are trained in codec and discriminators; `segment` in seconds."""
+    one signal); `judging`: how many of the latter a step takes; `parameters` that are trained in codec and
+    discriminators; `segment` in seconds."""
 
     trained: int
     frozen: int
     discriminators: int
+    judging: int
     parameters: tuple[int, int]
     segment: float
 
     @property
     def step(self):
         """MACs that a training step spends on an item."""
-        return 3 * self.trained + self.frozen + 9 * self.discriminators
+        return 3 * self.trained + self.frozen + self.judging * self.discriminators
 
     @property
     def gradients(self):
@@ -67,6 +70,7 @@ def cost(hp):
         total - frozen,
         frozen if hp["voiceprint"] == "crop" else 0,  # else stage 2 has done it
         count_macs(discriminators, torch.zeros(1, 1, judged)).total,
+        {"alternating": 9, "simultaneous": 7}[hp["update"]],
         tuple(sum(p.numel() for p in module.parameters() if p.requires_grad) for module in (codec, discriminators)),
         hp["segment"],
     )
@@ -124,10 +128,10 @@ def main(argv=None):
 
 def tell(found, hp):
     """Print what was counted."""
-    giga = {name: value / 1e9 for name, value in vars(found).items() if isinstance(value, int)}
+    giga = {name: getattr(found, name) / 1e9 for name in ("trained", "frozen", "discriminators")}
     print(f"an item: {found.segment:g} s of speech, {hp['prompt']:g} s of prompt; forward, GMACs:")
     print(", ".join(f"{name} {value:.2f}" for name, value in giga.items()))
-    shares = [3 * found.trained, found.frozen, 9 * found.discriminators]
+    shares = [3 * found.trained, found.frozen, found.judging * found.discriminators]
     told = ", ".join(f"{100 * share / found.step:.0f} %" for share in shares)
     print(
         f"a training step of an item: {found.step / 1e9:.1f} GMACs, {2 * found.step / 1e12:.3f} TFLOPs ({told} of it)"
