@@ -19,6 +19,7 @@ import torch
 from ruamel.yaml import YAML
 from scipy.optimize import linear_sum_assignment
 
+from pscodec.bin.evaluate_separation import CEILING
 from pscodec.data.audio import load_audio, save_audio
 from pscodec.data.kaldi import read_data_dir, read_table
 from pscodec.data.mixture import MixtureDataset
@@ -164,7 +165,7 @@ def estimates(experiment, item, sources, ways, enrolled, ceiling):
         return
     prompts, quantise = ways
     z_hat, z_sources, scale = experiment.embed(item)
-    for prefix, z in (("", z_hat), ("ceiling_", z_sources))[: 1 + ceiling]:
+    for prefix, z in (("", z_hat), (CEILING, z_sources))[: 1 + ceiling]:
         for quantised in quantise:
             how = (item["length"], scale, quantised)
             plain = experiment.frozen.decode(z, {}, *how)[0]
