@@ -5,7 +5,7 @@ import torch
 
 from pscodec.layers.convnext import ConvNeXt
 from pscodec.layers.push_graph import Pushed
-from pscodec.layers.spectrum import InverseSTFT, MelFrames
+from pscodec.layers.spectrum import InverseSTFT, MelFrames, overlap_add
 from pscodec.models.hificodec import HifiCodec
 from pscodec.models.optimise import optimise
 from pscodec.models.vocos import Decoder, Encoder
@@ -15,7 +15,7 @@ from pscodec.quantizers.rvq import GroupResidualVQ
 @pytest.fixture
 def codec():
     torch.manual_seed(0)
-    quantizer = GroupResidualVQ(16, codebook_size=32, n_residual=2, kmeans_steps=0)
+    quantizer = GroupResidualVQ(16, codebook_size=32, n_residual=2, kmeans_steps=0, beam=3)
     return HifiCodec(Encoder(16, 24, 2, 48), quantizer, Decoder(16, 24, 2, 48)).eval()
 
 
@@ -45,6 +45,15 @@ def test_a_spectrum_turned_back_is_the_waveform():
     spectrum = torch.fft.rfft(padded).transpose(1, 2)
     x = torch.cat([spectrum.abs().log(), spectrum.angle()], 1)
     assert torch.allclose(InverseSTFT(320)(x)[:, 0], wav, atol=1e-3)
+
+
+@pytest.mark.parametrize(("length", "hop_length"), [(12, 4), (11, 4), (4, 4)])
+def test_overlapping_frames_are_added_where_they_belong(length, hop_length):
+    frames = torch.randn(2, 5, length)
+    expected = torch.zeros(2, 4 * hop_length + length)
+    for t in range(5):
+        expected[:, t * hop_length : t * hop_length + length] += frames[:, t]
+    assert torch.allclose(overlap_add(frames, hop_length), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("piece", [1, 37, 1000, 24000])

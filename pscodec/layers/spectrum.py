@@ -79,18 +79,26 @@ class InverseSTFT(nn.Module):
                 add = functools.partial(F.conv_transpose1d, stride=self.hop_length)
                 wav = add(torch.cat(parts, 1), _dft(self.n_fft, inverse=True)[:, None])
                 return torch.cat([wav, add(torch.ones_like(x[:, :1]), window.square()[None, None])], 1)
-            frames = torch.fft.irfft(torch.complex(*parts).transpose(1, 2), self.n_fft) * window
-            frames = torch.stack([frames, window.square().expand_as(frames)], 1)  # [B, 2, T, n_fft]
-            return self._added(frames.transpose(2, 3).flatten(1, 2))
-
-    def _added(self, columns):
-        """`[B, 2 * n_fft, T]` -> `[B, 2, (T - 1) * hop_length + n_fft]`."""
-        length = (columns.shape[-1] - 1) * self.hop_length + self.n_fft
-        return F.fold(columns, (1, length), (1, self.n_fft), stride=(1, self.hop_length))[:, :, 0]
+            frames = torch.fft.irfft(torch.complex(*parts).transpose(1, 2), self.n_fft) * window  # [B, T, n_fft]
+            squares = overlap_add(window.square().expand_as(frames[:1]), self.hop_length)
+            wav = overlap_add(frames, self.hop_length)
+            return torch.stack([wav, squares.expand_as(wav)], 1)
 
     def push_form(self):
         sizes = self.hop_length, self.margin, self.n_fft
         return PushOverlap(self.overlap, 2, *sizes, end=-self.margin, finish=_divided)
+
+
+def overlap_add(frames, hop_length):
+    """Frames `[B, T, N]`, each hop_length after the one before, summed: `[B, (T - 1) * hop_length + N]`.
+
+    As many sums of shifted hops as a frame has: `F.fold` wants the frames transposed, there and back.
+    """
+    n_frames, length = frames.shape[1:]
+    n_hops = -(-length // hop_length)
+    hops = F.pad(frames, (0, n_hops * hop_length - length)).unflatten(2, (n_hops, hop_length))
+    total = sum(F.pad(hops[:, :, i], (0, 0, i, n_hops - 1 - i)) for i in range(n_hops))
+    return total.flatten(1)[:, : (n_frames - 1) * hop_length + length]
 
 
 def _divided(sums):
