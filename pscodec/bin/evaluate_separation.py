@@ -42,7 +42,7 @@ def main(argv=None):
     rows, rate = [], None
     for split in args.splits.split():
         for condition in conditions(args.exp / "separated", split):
-            rows += condition_rows(args, split, condition, names) or []
+            rows += condition_rows(args, split, condition, names)
         rate = json.loads((args.data / split / "mixtures.json").read_text(encoding="utf-8"))["sample_rate"]
     if not ranks.first():
         return
@@ -86,7 +86,7 @@ def conditions(separated, split):
 def condition_rows(args, split, condition, names):
     """The rows of a condition, from its folder where it has been scored already with these metrics and mixtures.
 
-    None in all processes but the first.
+    All of them in the first process, none in the others.
     """
     folder = args.exp / "separated" / f"{split}.{condition}"
     done, kept = folder / "done.json", folder / "scores.json"
@@ -100,7 +100,9 @@ def condition_rows(args, split, condition, names):
     old = _read(kept, wanted) if ranks.first() and not args.rescore else None
     scored = list(score(args, split, condition, names, ranks.share(_chosen(args, split) if old is None else [])))
     shares = ranks.gather(scored)
-    if old is not None or not ranks.first():
+    if not ranks.first():
+        return []
+    if old is not None:
         return old
     rows = [row for turn in itertools.zip_longest(*shares) for row in turn if row]  # as the list was dealt out
     write_text(kept, json.dumps({"asked": wanted, "rows": rows}) + "\n")

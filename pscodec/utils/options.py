@@ -12,6 +12,7 @@ FREE_TO_CHANGE = {
     "precision",
     "accumulation",
     "torch_compile",
+    "beam",
 }
 
 

@@ -139,10 +139,9 @@ def main(argv=None):
     wav = 0.1 * torch.randn(args.batch_size, 1, round(args.segment * 24000), device=args.device)
     frames = round(ours["prompt"] / 0.01)
     prompt = Prompt(torch.randn(len(wav), 80, frames), torch.randn(len(wav), 80, frames)).to(args.device)
-    flops = {
-        "ours": 2 * args.batch_size * cost(settings(args.config)).step,
-        "plain": 2 * args.batch_size * cost(settings(CONF / "hificodec_public.yaml") | {"update": "alternating"}).step,
-    }
+    judged = {"discriminators": settings(args.config)["discriminators"], "update": "alternating"}
+    costs = {"ours": settings(args.config), "plain": settings(CONF / "hificodec_public.yaml") | judged}
+    flops = {name: 2 * args.batch_size * cost(hp).step for name, hp in costs.items()}
     times, memory = defaultdict(list), {}
     with tempfile.TemporaryDirectory() as folder:
         systems = {
