@@ -74,9 +74,10 @@ class Separation:
     """What a separator made of a batch of mixtures, and what it should have been.
 
     `estimates` and `targets`: embeddings `[B, S, D, T]` or waveforms `[B, S, L]`, S sources in an order of their own;
-    `lengths` `[B]` int64: the frames or samples that are not padding.
+    `lengths` `[B]` int64: the frames or samples that are not padding; `mixture`: `[B, D, T]` or `[B, L]`.
     """
 
     estimates: Tensor
     targets: Tensor
     lengths: Tensor
+    mixture: Tensor | None = None

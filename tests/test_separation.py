@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from pscodec.downstream.codec import FrozenCodec
-from pscodec.downstream.separator import Codecformer, Snake, positions
+from pscodec.downstream.separator import Codecformer, Snake
 from pscodec.downstream.sepformer import SepFormer
 from pscodec.downstream.systems import join
+from pscodec.downstream.trunks import positions
 from pscodec.losses.separation import EXHAUSTIVE, EmbeddingLoss, SiSnrLoss, best_order, si_snr
 from pscodec.models.hificodec import Decoder, Encoder
 from pscodec.models.pscodec import PSCodec

@@ -3,9 +3,11 @@
     python -m pscodec.bin.evaluate_separation --exp exp/NAME --data data --splits test --nj 4
 
 For every split, and every condition found in exp/NAME/separated (`test.none_continuous` ...), each mixture gets one
-row in exp/NAME/scores.tsv, its sources averaged, under the order of the estimates with the largest SI-SDR (the codec's
-ceiling needs none: its estimates are coded sources). Codecs that keep no phases leave nothing for SI-SDR to tell one
-talker from another by; --order stoi finds the order by STOI. Two more
+row in exp/NAME/scores.tsv, its sources averaged. --order says which estimate is whose: `embedding` keeps the order
+that stage 5 found in the embeddings, before anything was decoded (separators of waveforms have none: SI-SDR); `si_sdr`,
+the papers', and `stoi` take the order with the largest score, which favours the score that was asked. Codecs that keep
+no phases leave nothing for SI-SDR to tell one talker from another by. The codec's ceiling is coded sources, in their
+places. Two more
 conditions tell where the scores begin and end: `mixture`, the mixture itself for every source, and `reference`, the
 sources themselves (DNSMOS only). exp/NAME/summary.json holds means with 95 % intervals. A condition is scored once:
 its rows stay in its folder until stage 5 writes it again. Processes of torchrun share the mixtures.
@@ -60,7 +62,7 @@ def parse(argv):
     parser.add_argument("--splits", default="test", help="splits to score, separated by spaces (%(default)s)")
     parser.add_argument("--metrics", default="all", help=f"all, or some of: {' '.join(METRICS)}")
     parser.add_argument(
-        "--order", choices=ORDERS, default="si_sdr", help="what tells which estimate is whose (%(default)s)"
+        "--order", choices=("embedding", *ORDERS), default="embedding", help="who is whose (%(default)s)"
     )
     parser.add_argument("--nj", type=int, default=2, help="processes (%(default)s)")
     parser.add_argument("--max-mixtures", type=int, help="score at most so many a split, spread evenly")
@@ -73,6 +75,23 @@ def parse(argv):
         raise UserError("--splits names at least one split; --nj and --max-mixtures must be at least 1")
     args.metrics = [name for name in METRICS if name in asked or "all" in asked]
     return args
+
+
+def in_order(folder, order):
+    """Whether estimates in `folder`, `separated/SPLIT.CONDITION`, stand in their sources' order without a search.
+
+    The mixture and the references always do, and the ceiling; what stage 5 has ordered does under `embedding`.
+    """
+    condition = folder.name.partition(".")[2]
+    if condition in (MIXTURE, REFERENCE) or condition.startswith(CEILING):
+        return True
+    note = folder / "done.json"
+    return order == "embedding" and json.loads(note.read_text(encoding="utf-8")).get("ordered", False)
+
+
+def search(order):
+    """What orders estimates that do not stand in order: a name in ORDERS."""
+    return "si_sdr" if order == "embedding" else order
 
 
 def conditions(separated, split):
@@ -151,7 +170,7 @@ def score(args, split, condition, names, chosen):
             raise UserError("a scoring process died (out of memory?)") from None
 
 
-_work = None  # of this process: scorer, dataset, folder of the estimates
+_work = None  # of this process: scorer, dataset, folder of the estimates, whether they stand in order
 
 
 def _start_worker(folder, data, names, order):
@@ -159,17 +178,16 @@ def _start_worker(folder, data, names, order):
     from pscodec.data.mixture import MixtureDataset
 
     torch.set_num_threads(1)
-    _work = SeparationScorer(names, order), MixtureDataset(data), folder
+    _work = SeparationScorer(names, search(order)), MixtureDataset(data), folder, in_order(folder, order)
 
 
 def _score(index):
     from pscodec.data.audio import load_audio
 
-    scorer, dataset, folder = _work
+    scorer, dataset, folder, ordered = _work
     item, rate = dataset[index], dataset.sample_rate
     utt, mix, refs = item["utt"], item["mix"], item["sources"]
     condition = folder.name.partition(".")[2]
-    ordered = condition in (MIXTURE, REFERENCE) or condition.startswith(CEILING)
     if condition == MIXTURE:
         hyps = mix.expand_as(refs)
     elif condition == REFERENCE:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from ruamel.yaml import YAML
 
-from pscodec.bin.evaluate_separation import CEILING, MIXTURE, REFERENCE
+from pscodec.bin.evaluate_separation import CEILING, MIXTURE, REFERENCE, in_order, search
 from pscodec.bin.report import read_curves
 from pscodec.bin.report_figures import level, pick, training
 from pscodec.data.audio import load_audio, save_audio
@@ -38,6 +38,7 @@ COLUMNS = {  # the paper's, in its order, and its files' names for them
     "dnsmos_p808": "p808",
     "pesq": "PESQ",
     "stoi": "STOI",
+    "stoii": "STOIi",
 }
 EPOCH = 20000  # mixtures of WSJ0-2mix's training set
 WORDS = {
@@ -47,6 +48,13 @@ WORDS = {
     "quantised": "quantised",
     "continuous": "not quantised",
     "ceiling": "no mixing, sources coded",
+}
+
+
+ORDER_WORDS = {
+    "embedding": "found in the embeddings (for separators of waveforms that of the largest SI-SDR)",
+    "si_sdr": "that of the largest SI-SDR",
+    "stoi": "that of the largest STOI",
 }
 
 
@@ -126,10 +134,10 @@ def read_paper(path):
 def conditions_of_scoring(experiments):
     rates = {(e["summary"]["sample_rate"], e["summary"]["pesq"]) for e in experiments}
     how = " and ".join(f"{rate} Hz with PESQ {'wideband' if mode == 'wb' else 'narrowband'}" for rate, mode in rates)
-    orders = " and ".join(sorted({COLUMNS[e["summary"]["order"]] for e in experiments}))
+    orders = " and ".join(sorted({ORDER_WORDS[e["summary"]["order"]] for e in experiments}))
     return (
         f"Scored at {how}; DNSMOS after resampling to 16 kHz. Mean over n mixtures, the sources of each averaged, with "
-        "the half width of its 95 % interval; one order of the estimates for all metrics, that of the largest "
+        "the half width of its 95 % interval; one order of the estimates for all metrics, "
         f"{orders}. dB: SI-SDR (means removed), SDR (BSS Eval 3, 512 taps), i: improvement over the mixture. "
         "The paper's rows are of WSJ0-2mix and codecs of other trainings: not comparable with a small corpus."
     )
@@ -174,7 +182,7 @@ def results(experiments, paper):
             rows.append(("head", [f"{title} (WSJ0-2mix)"]))
             for row in paper[name]:
                 cells = [f"{row['codec']}, {row['pretraining']}", row["loss"], "", "3000"]
-                rows.append(("paper", [*cells, *(row[c] for c in COLUMNS)]))
+                rows.append(("paper", [*cells, *(row.get(c, "-") for c in COLUMNS)]))
     return header, rows
 
 
@@ -246,8 +254,8 @@ def example(split, item, rate, shown, experiments, out):
                 continue
             hyps = [load_audio(path)[0][0] for path in paths]
             order = range(len(refs))
-            if not condition.startswith(CEILING):
-                order = best_order(refs.numpy(), np.stack(hyps), ORDERS[e["summary"]["order"]], rate)
+            if not in_order(folder, e["summary"]["order"]):
+                order = best_order(refs.numpy(), np.stack(hyps), ORDERS[search(e["summary"]["order"])], rate)
             named = [(f"{e['name']}: {label(condition)}, source {s}", hyps[j]) for s, j in enumerate(order, 1)]
             tracks += named
             drawn += named if (number, condition) == (0, shown) else []

@@ -3,6 +3,7 @@
     python -m pscodec.bin.separate --exp exp/NAME --data data --splits test --prompt "none estimate" --quantise true
 
 Writes exp/NAME/separated/SPLIT.CONDITION/UTT.s1.wav, UTT.s2.wav ... at the mixtures' sampling rate, and done.json.
+Estimates made in embeddings stand in the order in which those are nearest to the sources' embeddings.
 A condition says how embeddings became speech: PROMPT_quantised (through the codebooks) or PROMPT_continuous; for a
 separator of waveforms there is one, `waveform`. PROMPT, for codecs whose decoder wants the speaker's prompt, which is
 not known of a separated voice: `none` leaves it out, `estimate` decodes once without and takes the prompt from that,
@@ -26,7 +27,9 @@ from pscodec.data.mixture import MixtureDataset
 from pscodec.downstream.codec import FrozenCodec
 from pscodec.downstream.systems import join
 from pscodec.inference import load_codec
+from pscodec.losses.separation import EmbeddingLoss, ordered
 from pscodec.models.base import Codec
+from pscodec.types import Separation
 from pscodec.utils import ranks
 from pscodec.utils.checkpoint import load_weights
 from pscodec.utils.errors import UserError, one_line_errors
@@ -102,10 +105,15 @@ class Experiment:
         return prompts, [word == "true" for word in quantise]
 
     def embed(self, item):
-        """`z_hat` and the sources' own `z` `[1, S, D, T]`, and the level `[1, 1, 1]`, of a dataset's item."""
+        """`z_hat` and the sources' own `z` `[1, S, D, T]`, and the level `[1, 1, 1]`, of a dataset's item.
+
+        The estimates stand in the order in which they are nearest to the sources, as the embedding loss has it.
+        """
         mix, sources = item["mix"][None].to(self.device), item["sources"][None].to(self.device)
-        z_mix, z_sources, _ = self.frozen.embed(mix, sources)
-        return self.system.separator(z_mix), z_sources, self.frozen.scale(mix)
+        z_mix, z_sources, frames = self.frozen.embed(mix, sources)
+        z_hat = self.system.separator(z_mix)
+        _, order = EmbeddingLoss()(Separation(z_hat, z_sources, frames))
+        return ordered(z_hat, order), z_sources, self.frozen.scale(mix)
 
     def separate(self, item):
         """`[S, L]`, by a separator of waveforms."""
@@ -154,6 +162,7 @@ def separate_split(experiment, dataset, out, split, ways, ceiling):
     names = sorted(set().union(*ranks.gather(names)))
     for name in names if ranks.first() else []:
         note = {"step": experiment.meta.get("step"), "sample_rate": experiment.sample_rate, "mixtures": len(dataset)}
+        note["ordered"] = experiment.in_embedding
         write_text(out / f"{split}.{name}" / "done.json", json.dumps(note) + "\n")
     return names
 

@@ -1,5 +1,6 @@
 """Training of a separator, in embeddings or on waveforms: the system says how, the loss says where."""
 
+import math
 import time
 from collections import defaultdict
 
@@ -9,17 +10,21 @@ from speechbrain.utils.checkpoints import ckpt_recency
 from speechbrain.utils.distributed import if_main_process
 
 from pscodec.brains.loop import PLAIN_STATE, Loop
+from pscodec.metrics.base import MetricError
 from pscodec.metrics.sdr import si_sdr_improvement
+from pscodec.metrics.stoi import stoi
 from pscodec.utils.checkpoint import RandomState
 from pscodec.utils.errors import UserError
+from pscodec.utils.schedules import Trapezoid
 
 
 class SeparationBrain(Loop):
     """Trains `modules.system` (downstream.systems) with `hparams.loss` (losses.separation), in the loss's domain.
 
     A batch is a dict of `mix` `[B, 1, L]`, `sources` `[B, S, L]`, `lengths` `[B]` and, where they come from a
-    cache, `z_mix`, `z_sources`, `frames`. hparams: `loss`, `optimizer`, `scheduler` (constructors) and the scalars that
-    conf/base.yaml explains. `minutes`: how long it has trained, validation and saving left out.
+    cache, `z_mix`, `z_sources`, `frames`. hparams: `loss`, `optimizer`, `scheduler` (constructors; a
+    utils.schedules.Trapezoid, or torch's ReduceLROnPlateau) and the scalars that conf/base.yaml explains.
+    `minutes`: how long it has trained, validation and saving left out.
     """
 
     minutes = 0.0
@@ -30,9 +35,19 @@ class SeparationBrain(Loop):
         self.scheduler = self.hparams.scheduler(self.optimizer)
         self.optimizers_dict = {"separator": self.optimizer}
         self.checkpointer.add_recoverable("optimizer", self.optimizer)
-        self.checkpointer.add_recoverable("scheduler", self.scheduler, **PLAIN_STATE)
+        if not self._by_step:
+            self.checkpointer.add_recoverable("scheduler", self.scheduler, **PLAIN_STATE)
         self.checkpointer.add_recoverable("random_state", RandomState())
         self._start_counting()
+
+    @property
+    def _by_step(self):
+        return isinstance(self.scheduler, Trapezoid)
+
+    def _done(self):
+        """The share of the training that is over, by steps or by time, whichever is further."""
+        hp = self.hparams
+        return max(self.optimizer_step / hp.total_steps, self.minutes / hp.max_minutes if hp.max_minutes else 0.0)
 
     def meta(self):
         return {**super().meta(), "minutes": self.minutes}
@@ -49,6 +64,8 @@ class SeparationBrain(Loop):
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.params, self.hparams.clip_norm or float("inf"))
+        if self._by_step:
+            self.scheduler.set(self.optimizer_step, self._done())
         self.optimizer.step()
         self.optimizer_step += 1
         self._count(separation, loss.item(), norm.item())
@@ -103,36 +120,52 @@ class SeparationBrain(Loop):
     # ---- validation
 
     def on_stage_start(self, stage, epoch):
-        self.valid_losses, self.improvements, self.example = [], [], None
+        self.valid, self.decoded, self.example = defaultdict(list), 0, None
 
     def evaluate_batch(self, batch, stage):
-        """Besides the loss, the SI-SDR improvement of `valid_decode` mixtures, in dB: one scale for all losses."""
+        """Besides the loss: of embeddings, that of two guesses that need no separator; of `valid_decode` mixtures,
+        what the decoded estimates gain over the mixture in STOI and SI-SDR: one scale for all losses."""
         batch, domain = self._to_device(batch), self.hparams.loss.domain
         with self.evaluation_ctx:
             separation = self.modules.system(batch, domain)
-        loss, _ = self.hparams.loss(separation)
-        self.valid_losses.append(loss.item())
-        if len(self.improvements) < self.hparams.valid_decode:
+        loss, order = self.hparams.loss(separation)
+        self.valid["loss"].append(loss.item())
+        if domain == "embedding":
+            for name, value in zip(("mean", "mixture"), self.hparams.loss.trivial(separation), strict=True):
+                self.valid[name].append(value.item())
+        if self.decoded < self.hparams.valid_decode:
             if domain != "waveform":
                 with self.evaluation_ctx:
                     separation = self.modules.system(batch, "waveform")
-            for i, length in enumerate(batch["lengths"].tolist()):
-                mix, targets = batch["mix"][i, :, :length], separation.targets[i, :, :length]
-                self.improvements.append(si_sdr_improvement(mix, targets, separation.estimates[i, :, :length]))
-            if self.example is None:
-                self.example = {"mixture": batch["mix"][0].cpu(), "one source": separation.targets[0, :1].cpu()}
-                self.example["an estimate"] = separation.estimates[0, :1].float().cpu()
+            self._listen(batch, separation, order)
         return loss
+
+    def _listen(self, batch, separation, order):
+        """Score the decoded mixtures of a batch, estimate `order[b, s]` being that of source s."""
+        for i, length in enumerate(batch["lengths"].tolist()):
+            mix, targets = batch["mix"][i, :, :length], separation.targets[i, :, :length]
+            estimates = separation.estimates[i, order[i], :length].float()
+            gains = {"stoi": _stoi(targets, estimates, self.hparams.sample_rate)}
+            gains["stoi_gain"] = gains["stoi"] - _stoi(targets, mix.expand_as(targets), self.hparams.sample_rate)
+            gains["si_sdri"] = si_sdr_improvement(mix, targets, estimates)
+            for name, value in gains.items():
+                if value is not None and math.isfinite(value):
+                    self.valid[name].append(value)
+            self.decoded += 1
+        if self.example is None:
+            self.example = {"mixture": batch["mix"][0].cpu(), "one source": separation.targets[0, :1].cpu()}
+            self.example["its estimate"] = separation.estimates[0, order[0, :1]].float().cpu()
 
     def on_stage_end(self, stage, stage_loss, epoch):
         if stage != sb.Stage.VALID:
             return
         hp, step = self.hparams, self.optimizer_step
-        values = {"loss": sum(self.valid_losses) / len(self.valid_losses)}
-        defined = [x for x in self.improvements[: hp.valid_decode] if x is not None]
-        if defined:
-            values["si_sdri"] = sum(defined) / len(defined)
-        if epoch > hp.plateau_start:
+        values = {name: sum(found) / len(found) for name, found in self.valid.items()}
+        if "mean" in values:
+            mean, mixture = values.pop("mean"), values.pop("mixture")
+            # 0: the mean of the sources for each of them; 1: the mixture; below 0 voices are told apart
+            values["relative"] = (values["loss"] - mean) / (mixture - mean) if mixture != mean else math.nan
+        if not self._by_step and epoch > hp.plateau_start:
             self.scheduler.step(values["loss"])
         if if_main_process():
             self.journal.scalars(step, "valid", values)
@@ -149,3 +182,12 @@ class SeparationBrain(Loop):
             min_keys=["score"],
         )
         self._start_counting()
+
+
+def _stoi(refs, hyps, sample_rate):
+    """The mean over sources `[S, L]`; nan where it is undefined."""
+    try:
+        pairs = zip(refs.double().cpu().numpy(), hyps.double().cpu().numpy(), strict=True)
+        return sum(stoi(ref, hyp, sample_rate) for ref, hyp in pairs) / len(refs)
+    except MetricError:
+        return math.nan

@@ -125,9 +125,9 @@ class MixtureDataset(Dataset):
     `[S, D, T]` and `frames` (T); with `audio` both.
 
     `segment`: at most so many seconds, from a random place. `dynamic`: items are the clean utterances; each is mixed
-    with random ones of other talkers, from random places, at their active levels. `speed`: factors to draw from, one
-    for each source. `gain_db`: each source's level is drawn within so many dB up or down. What would clip is scaled,
-    mixture and sources by one factor. `max_mixtures`: only so many, spread over the list.
+    with random ones of other talkers, from random places, at their active levels; all talkers come equally often if the
+    folder was drawn by talker. `speed`: factors to draw from, one for each source. `gain_db`: each source's level is
+    drawn within so many dB up or down. What would clip is scaled, mixture and sources by one factor. `max_mixtures`: only so many, spread over the list.
 
     Raises UserError: no such folder, a list that does not fit its clean data dir, another rate, a stale cache, or a
     cache asked for together with what changes the audio.
@@ -179,7 +179,10 @@ class MixtureDataset(Dataset):
         self.utts = [u for u, x in self.utterances.items() if u in levels and x.duration >= shortest]
         self.levels = {utt: float(levels[utt]) for utt in self.utts}
         self.talker = {utt: talker[utt] for utt in self.utts}
-        if len(set(self.talker.values())) < self.meta["n_src"]:
+        self.heard = {}
+        for utt, name in self.talker.items():
+            self.heard.setdefault(name, []).append(utt)
+        if len(self.heard) < self.meta["n_src"]:
             raise UserError(f"{self.data_dir}: fewer talkers than sources, nothing can be mixed")
 
     def __len__(self):
@@ -224,8 +227,11 @@ class MixtureDataset(Dataset):
         return sources * joint_gain(sources, always=False)
 
     def _mix(self, utt, rng):
-        """Sources `[S, L]`: `utt` and random utterances of other talkers."""
+        """Sources `[S, L]`: `utt` and random utterances of other talkers; by talker, all are random."""
         chosen = [utt]
+        if self.meta.get("by_talker"):
+            names = rng.permutation(sorted(self.heard))[: self.meta["n_src"]]
+            chosen = [self.heard[name][rng.integers(len(self.heard[name]))] for name in names]
         while len(chosen) < self.meta["n_src"]:
             other = self.utts[rng.integers(len(self.utts))]
             if self.talker[other] not in [self.talker[c] for c in chosen]:

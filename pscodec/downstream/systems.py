@@ -39,10 +39,10 @@ class CodecSystem(nn.Module):
             z_mix, z_sources, frames = self.codec.embed(batch["mix"], sources, batch["lengths"])
         z_hat = self.separator(z_mix, frames)
         if in_embedding:
-            return Separation(z_hat, z_sources, frames)
+            return Separation(z_hat, z_sources, frames, z_mix)
         sources, scale = batch["sources"], self.codec.scale(batch["mix"])
         wav_hat = self.codec.decode(z_hat, {}, sources.shape[-1], scale, self.quantise)
-        return Separation(wav_hat, sources, batch["lengths"])
+        return Separation(wav_hat, sources, batch["lengths"], batch["mix"][:, 0])
 
 
 class WaveformSystem(nn.Module):
@@ -57,4 +57,4 @@ class WaveformSystem(nn.Module):
         mix = batch["mix"]
         if self.codec is not None:
             mix = self.codec.round_trip(mix, batch["lengths"]).detach()
-        return Separation(self.separator(mix), batch["sources"], batch["lengths"])
+        return Separation(self.separator(mix), batch["sources"], batch["lengths"], mix[:, 0])

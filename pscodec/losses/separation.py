@@ -4,6 +4,7 @@ Shapes: B batch, S sources, D latent_dim, T frames, L samples.
 """
 
 import itertools
+from dataclasses import replace
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -26,7 +27,8 @@ def best_order(cost):
     return orders[totals.argmin(1)]
 
 
-def _ordered(estimates, order):
+def ordered(estimates, order):
+    """`estimates` `[B, S, ...]` in the order of the targets, `order` `[B, S]` as `best_order` gives it."""
     return estimates[torch.arange(len(order), device=order.device)[:, None], order]
 
 
@@ -48,9 +50,15 @@ class EmbeddingLoss(nn.Module):
         estimates = separation.estimates.float() * mask
         with torch.no_grad():  # the squared norms are the same in every permutation; the products decide
             order = best_order(-estimates.flatten(2) @ targets.flatten(2).transpose(1, 2))
-        error = (_ordered(estimates, order) - targets).square().sum((1, 2, 3))
+        error = (ordered(estimates, order) - targets).square().sum((1, 2, 3))
         count = separation.lengths * targets.shape[1] * targets.shape[2]
         return (error / count).mean(), order
+
+    def trivial(self, separation):
+        """The loss of two guesses that need no separator: `(the mean of the sources for each, the mixture for each)`."""
+        targets = separation.targets
+        guesses = (targets.mean(1, keepdim=True), separation.mixture.unsqueeze(1))
+        return tuple(self(replace(separation, estimates=guess.expand_as(targets)))[0] for guess in guesses)
 
 
 class SiSnrLoss(nn.Module):
@@ -78,7 +86,7 @@ class SiSnrLoss(nn.Module):
             share = products / energies.clamp(min=1e-20)
             ratio = 10 * torch.log10(share.clamp(min=1e-10) / (1 - share).clamp(min=1e-7))
             order = best_order(-ratio * heard[:, None])
-        losses = -si_snr(_ordered(estimates, order), targets)
+        losses = -si_snr(ordered(estimates, order), targets)
         losses = (losses * heard).sum(1) / heard.sum(1).clamp(min=1)
         kept = heard.any(1) & (losses.detach() > self.threshold)
         return (losses * kept).sum() / kept.sum().clamp(min=1), order

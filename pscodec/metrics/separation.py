@@ -11,7 +11,7 @@ from pscodec.metrics.stoi import stoi
 from pscodec.utils.errors import UserError
 
 METRICS = ("si_sdr", "sdr", "pesq", "stoi", "dnsmos")
-IMPROVED = ("si_sdr", "sdr")  # also told as the improvement over the mixture, with an i at the end
+IMPROVED = ("si_sdr", "sdr", "pesq", "stoi")  # also told as the improvement over the mixture, with an i at the end
 ORDERS = {"si_sdr": si_sdr, "stoi": stoi}
 DNSMOS_PARTS = ("ovrl", "sig", "bak", "p808")
 

@@ -103,22 +103,28 @@ def _number(file, number, text):
         raise UserError(f"{file}:{number}: {text!r} where a number belongs") from None
 
 
-def draw_list(utterances, number, n_src, seed, one_speaker=(), min_seconds=0.0):
+def draw_list(utterances, number, n_src, seed, one_speaker=(), min_seconds=0.0, by_talker=False):
     """`number` entries of random utterances `{utt: Utterance}` of different talkers, none below `min_seconds`.
 
-    Every utterance is the first source about equally often. Two sources are put at +x and -x dB, x drawn from 0 to
-    LOUDER; a third at 0. `one_speaker`: groups of speaker names that are one person. Depends on the arguments only.
+    Every utterance is the first source about equally often; with `by_talker`, every talker is in equally many mixtures,
+    about. Two sources are put at +x and -x dB, x drawn from 0 to LOUDER; a third at 0. `one_speaker`: groups of
+    speaker names that are one person. Depends on the arguments only.
     """
     utts = sorted(u for u, x in utterances.items() if x.duration >= min_seconds)
     who = talkers(utterances, one_speaker)
-    if len({who[u] for u in utts}) < n_src:
-        heard = len({who[u] for u in utts})
-        raise UserError(f"{heard} talkers with utterances of {min_seconds:g} s or more are too few to mix {n_src}")
+    heard = {}
+    for utt in utts:
+        heard.setdefault(who[utt], []).append(utt)
+    if len(heard) < n_src:
+        raise UserError(f"{len(heard)} talkers with utterances of {min_seconds:g} s or more are too few to mix {n_src}")
     rng = random.Random(f"{seed}/{n_src}")
     entries, taken, waiting = [], set(), []
     while len(entries) < number:
-        waiting = waiting or rng.sample(utts, len(utts))
-        chosen = [waiting.pop()]
+        if by_talker:
+            chosen = [rng.choice(heard[name]) for name in rng.sample(sorted(heard), n_src)]
+        else:
+            waiting = waiting or rng.sample(utts, len(utts))
+            chosen = [waiting.pop()]
         while len(chosen) < n_src:
             other = rng.choice(utts)
             if who[other] not in [who[u] for u in chosen]:

@@ -81,7 +81,8 @@ def wanted(args, utterances):
                 if utt not in utterances:
                     raise UserError(f"--lists {args.lists}: {entry.mix} needs {utt}, which {args.clean} lacks")
         return entries
-    entries = lists.draw_list(utterances, args.number, args.n_src, args.seed, args.one_speaker, args.min_seconds)
+    drawn = args.number, args.n_src, args.seed, args.one_speaker, args.min_seconds, args.by_talker
+    entries = lists.draw_list(utterances, *drawn)
     lists.write_list(args.out / f"mix_{args.n_src}_spk_{lists.SPLITS[args.split]}.txt", entries)
     return entries
 
@@ -103,6 +104,7 @@ def make(args):
         "seed": args.seed,
         "one_speaker": args.one_speaker,
         "min_seconds": args.min_seconds,
+        "by_talker": args.by_talker,
         "made_of": _made_of(entries, utterances),
     }
     note = args.out / "mixtures.json"
@@ -168,6 +170,7 @@ def main(argv=None):
     parser.add_argument("--sample-rate", type=int, default=8000, help="of the mixtures, Hz")
     parser.add_argument("--one-speaker", default="", help="speakers that are one person: a,b or a,b:c,d")
     parser.add_argument("--min-seconds", type=float, default=0.0, help="shorter utterances are not drawn")
+    parser.add_argument("--by-talker", action="store_true", help="draw talkers equally often, not utterances")
     parser.add_argument("--dump", action="store_true", help="write the audio too")
     parser.add_argument("--nj", type=int, default=2, help="utterances handled together")
     args = parser.parse_args(argv)

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Separates talkers in the embedding space of a neural codec, from nothing to scores.
 #
-#   bash run.sh                                              Codecformer-EL on the mini corpus, on a CPU, all stages
-#   bash run.sh --config conf/codecformer.yaml               the same separator with the waveform loss
+#   bash run.sh                                              our separator on the mini corpus, on a CPU, all stages
+#   bash run.sh --config conf/codecformer_el.yaml            Codecformer-EL, the paper's
+#   bash run.sh --config conf/codecformer.yaml               the same with the waveform loss
 #   bash run.sh --config conf/sepformer.yaml                 SepFormer, which needs no codec
 #   bash run.sh --stage 5 --stop-stage 7                     separate, score and report again
 #   bash run.sh --wsj0 /ldc/wsj0 --lists my/lists --codec EXP      WSJ0-2mix, as published
@@ -11,7 +12,8 @@
 #   bash run.sh --dynamic true                               new mixtures in every pass
 #
 # The mini corpus is a closed set: train, dev and test are the same four voices of three people. What is learned on it
-# says nothing about talkers that were never heard.
+# says nothing about talkers that were never heard. --codec takes a codec of your own:
+#   bash run.sh --codec ../../LibriTTS/codec/exp/pscodec_base_mini
 #
 # Stages
 #   0 corpus and codec on disk   1 data dirs and mixtures   2 embeddings   3 train   4 train again (--finetune)
@@ -24,10 +26,12 @@
 #   --librispeech DIR              LibriSpeech, for LibriMix' lists                              (none)
 #   --lists DIR                    published mixing lists (mix_2_spk_tr.txt ..., libri2mix_*.csv); without, drawn ones
 #   --n-src 2|3, --mode min|max, --sample-rate 8000|16000   of the mixtures                      (2, min, 8000)
-#   --n-train N, --n-dev N, --n-test N   mixtures to draw                          (mini 1000 40 50; else 20000 5000 3000)
+#   --n-train N, --n-dev N, --n-test N   mixtures to draw                          (mini 1000 200 50; else 20000 5000 3000)
+#   --by-talker true|false         draw talkers equally often, not utterances; with --dynamic true too   (false)
+#   --test-speakers N              speakers of a folder kept for test                            (a twentieth)
 #   --dump true|false              write the mixtures as wav too                                 (false)
-#   --codec DIR                    the codec's experiment   (mini: the codec recipe's, which is trained if there is none)
-#   --config FILE                  the separator                                                 (conf/codecformer_el.yaml)
+#   --codec EXP                    the codec: an experiment folder, or the name of a released one (mini: pscodec_small_24k)
+#   --config FILE                  the separator                                                 (conf/residual_tcn_el.yaml)
 #   --preset NAME                  conf/presets/NAME.yaml laid over it; paper: nothing is        (mini for mini, else paper)
 #   --exp DIR                      the experiment                                                (exp/CONFIG_DATA)
 #   --data DIR, --downloads DIR    where data dirs and corpora are    (data/CORPUS_2mix_8k_min, the codec recipe's downloads)
@@ -40,8 +44,9 @@
 #   --quantise "true false"        separated embeddings through the codebooks or not             (both)
 #   --ceiling true|false           code and decode the sources themselves, too                   (true)
 #   --checkpoint best|last         what stage 5 separates with                                   (best)
-#   --order si_sdr|stoi            what tells stage 6 which estimate is whose; si_sdr is the papers', but a codec
-#                                  that keeps no phases leaves it nothing to tell talkers by    (si_sdr)
+#   --order embedding|si_sdr|stoi  what tells which estimate is whose: the distance of the embeddings, or the best order
+#                                  of a score. si_sdr is the papers', but a codec that keeps no phases leaves it nothing
+#                                  to tell talkers by; separators of waveforms are ordered by it  (embedding)
 #   --compare "EXP EXP"            other experiments for the tables of stage 7
 #   --nj N                         processes                                                     (all cores)
 #   --ngpu N                       GPUs; stages 3 to 6 share their work over so many processes   (1)
@@ -62,9 +67,11 @@ sample_rate=8000
 n_train=
 n_dev=
 n_test=
+by_talker=false
+test_speakers=
 dump=false
 codec=
-config=conf/codecformer_el.yaml
+config=conf/residual_tcn_el.yaml
 preset=
 exp=
 data=
@@ -80,7 +87,7 @@ prompts="estimate enrol none"
 quantise="true false"
 ceiling=true
 checkpoint=best
-order=si_sdr
+order=embedding
 compare=
 nj=$(nproc)
 ngpu=1
@@ -93,7 +100,7 @@ name=$corpus tests=test numbers=(20000 5000 3000) one_speaker= min_seconds=0
 [ -z "$wsj0" ] || corpus=wsj0 name=wsj0
 [ -z "$librispeech" ] || corpus=librimix name=librimix
 case $corpus in
-    mini) numbers=(1000 40 50) one_speaker=en_US_f_Allison,es_MX_f_Allison min_seconds=2 ;;
+    mini) numbers=(1000 200 50) one_speaker=en_US_f_Allison,es_MX_f_Allison min_seconds=2 ;;
     wsj0) [ -d "$wsj0" ] || fail "no folder '$wsj0' (--wsj0 DIR, with si_tr_s, si_dt_05 and si_et_05)" ;;
     librimix) [ -d "$librispeech" ] || fail "no folder '$librispeech' (--librispeech DIR)" ;;
     libritts) tests="test_clean test_other" ;;
@@ -117,11 +124,10 @@ for file in "$config" $finetune; do [ -f "$file" ] || fail "no configuration $fi
 [ "$dynamic" = false ] || [ "$embeddings" != true ] || fail "--embeddings true needs fixed mixtures, not --dynamic true"
 
 # A separator without a codec says so in its configuration.
-own_codec=$codec_recipe/exp/pscodec_base_mini
 grep -q '^codec: null' "$config" && needs_codec=false || needs_codec=true
 if [ "$needs_codec" = true ] && [ -z "$codec" ]; then
     [ "$corpus" = mini ] || [ "$stop_stage" -lt 2 ] || fail "--codec names no experiment of a codec"
-    [ "$corpus" != mini ] || codec=$own_codec
+    [ "$corpus" != mini ] || codec=pscodec_small_24k
 fi
 
 . ../../../tools/env.sh
@@ -137,9 +143,6 @@ if at 0 "corpus ($corpus) and codec (${codec:-none})"; then
         librimix | none) ;;
         *) "$PYTHON" $libri/download.py --corpus "$corpus" --downloads "$downloads" --no-campplus ;;
     esac
-    if [ "$codec" = "$own_codec" ] && ! compgen -G "$codec/save/CKPT*" >/dev/null; then
-        bash $codec_recipe/run.sh --stop-stage 3 --nj "$nj" --ngpu "$ngpu"
-    fi
 fi
 
 if at 1 "data dirs and mixtures in $data"; then
@@ -154,16 +157,18 @@ if at 1 "data dirs and mixtures in $data"; then
         none)
             dirs=(); for set in "${sets[@]}"; do dirs+=("$data/clean/${set%:*}"); done
             "$PYTHON" $libri/prepare_data.py --validate "${dirs[@]}" --add-prompts ;;
-        *) "$PYTHON" $libri/prepare_data.py --corpus "$corpus" --downloads "$downloads" --data "$data/clean" --nj "$nj" ;;
+        *) "$PYTHON" $libri/prepare_data.py --corpus "$corpus" --downloads "$downloads" --data "$data/clean" --nj "$nj" \
+            ${test_speakers:+--test-speakers "$test_speakers"} ;;
     esac
     numbers=("${n_train:-${numbers[0]}}" "${n_dev:-${numbers[1]}}" "${n_test:-${numbers[2]}}")
-    dumped=()
-    [ "$dump" = false ] || dumped=(--dump)
+    how=()
+    [ "$dump" = false ] || how+=(--dump)
+    [ "$by_talker" = false ] || how+=(--by-talker)
     for set in "${sets[@]}"; do
         case ${set#*:} in train) number=${numbers[0]} ;; dev) number=${numbers[1]} ;; test) number=${numbers[2]} ;; esac
         "$PYTHON" $local/make_mixtures.py --clean "$data/clean/${set%:*}" --out "$data/${set%:*}" --split "${set#*:}" \
             --number "$number" --n-src "$n_src" --mode "$mode" --sample-rate "$sample_rate" --min-seconds "$min_seconds" \
-            --one-speaker "$one_speaker" --nj "$nj" "${published[@]}" "${dumped[@]}"
+            --one-speaker "$one_speaker" --nj "$nj" "${published[@]}" "${how[@]}"
     done
 fi
 

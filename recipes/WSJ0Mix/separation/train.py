@@ -39,6 +39,7 @@ def options(argv=None):
     parser.add_argument("--preset", action="append", default=[], help="YAML of scalars laid over it; may be repeated")
     parser.add_argument("--exp", required=True, type=Path, help="folder of the experiment")
     parser.add_argument("--init", type=Path, help="experiment whose separator to start from")
+    parser.add_argument("--overfit", type=int, help="train and validate on so many mixtures: can it learn at all?")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parse_overrides(parser, argv)
 
@@ -62,11 +63,13 @@ def fill_in(text, overrides, device):
         with torch.inference_mode():
             facts["latent_dim"] = coder.model.encoder(silence).shape[1]
         if chosen["activation"] is None:
-            facts["activation"] = coder.model.activation
+            # two leaky rectifiers in a row leave half of the masks without a gradient
+            facts["activation"] = coder.model.activation if coder.model.activation == "snake" else "elu"
     return resolve(text, {**overrides, **facts}), coder
 
 
-def datasets(hp):
+def datasets(hp, overfit=None):
+    """For training and validation; with `overfit` so many mixtures for both."""
     common = {"sample_rate": hp["sample_rate"], "seed": hp["seed"]}
     in_embedding = hp["loss"].domain == "embedding"
     train = MixtureDataset(
@@ -77,12 +80,32 @@ def datasets(hp):
         gain_db=hp["gain_db"],
         embeddings=hp["train_embeddings"],
         audio=not in_embedding,
+        max_mixtures=overfit,
         **common,
     )
-    dev = MixtureDataset(hp["dev_dir"], segment=hp["valid_segment"], max_mixtures=hp["valid_mixtures"], **common)
+    dev_dir, n_dev = (hp["train_dir"], overfit) if overfit else (hp["dev_dir"], hp["valid_mixtures"])
+    dev = MixtureDataset(dev_dir, segment=hp["valid_segment"], max_mixtures=n_dev, **common)
     if train.cache is not None:
         train.cache.require(hp["codec_fingerprint"], hp["normalise"])
     return train, dev
+
+
+def measure_statistics(separator, frozen, dataset, number, batch_size=8):
+    """Standardise by the first mixtures of the training: each of the `number` a segment, as training cuts it."""
+    mixtures, sources = [], []
+    order = Batches(len(dataset), batch_size, -(-number // batch_size), dataset.seed)
+    for keys in order:
+        batch = collate([dataset[key] for key in keys])
+        if "z_mix" in batch:
+            z_mix, z_sources, frames = batch["z_mix"], batch["z_sources"], batch["frames"]
+        else:
+            device = next(frozen.parameters()).device
+            mix, wavs, lengths = (batch[name].to(device) for name in ("mix", "sources", "lengths"))
+            z_mix, z_sources, frames = frozen.embed(mix, wavs, lengths)
+        for i, n in enumerate(frames.tolist()):
+            mixtures.append(z_mix[i, :, :n].T)
+            sources.append(z_sources[i, :, :, :n].transpose(1, 2).flatten(0, 1))
+    separator.statistics.set(torch.cat(mixtures).cpu(), torch.cat(sources).cpu())
 
 
 def loaders(hp, train, dev, world):
@@ -117,7 +140,7 @@ def main(argv=None):
     separator = hp["separator"]
     if args.init:
         load_weights(args.init, {"separator": separator})
-    train, dev = datasets(hp)
+    train, dev = datasets(hp, args.overfit)
     frozen = FrozenCodec(coder.model, hp["sample_rate"], hp["normalise"]) if coder else None
     if separator.domain != "embedding" and not hp["coded_mixtures"]:
         frozen = None
@@ -146,6 +169,8 @@ def main(argv=None):
         checkpointer=checkpointer,
     )
     brain.minutes = last.meta["minutes"] if last else 0.0
+    if hp["standardise"] and separator.domain == "embedding" and not (last or args.init):
+        measure_statistics(separator, frozen, train, hp["standardise"])
     brain.journal = Journal(args.exp, last.meta["step"] if last else 0) if if_main_process() else None
     brain.train_sampler = Recovery(brain, batches)
     if if_main_process():
