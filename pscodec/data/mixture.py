@@ -127,7 +127,8 @@ class MixtureDataset(Dataset):
     `segment`: at most so many seconds, from a random place. `dynamic`: items are the clean utterances; each is mixed
     with random ones of other talkers, from random places, at their active levels; all talkers come equally often if the
     folder was drawn by talker. `speed`: factors to draw from, one for each source. `gain_db`: each source's level is
-    drawn within so many dB up or down. What would clip is scaled, mixture and sources by one factor. `max_mixtures`: only so many, spread over the list.
+    drawn within so many dB up or down. What would clip is scaled, mixture and sources by one factor. `max_mixtures`:
+    only so many, spread over the list.
 
     Raises UserError: no such folder, a list that does not fit its clean data dir, another rate, a stale cache, or a
     cache asked for together with what changes the audio.

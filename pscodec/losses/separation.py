@@ -55,7 +55,7 @@ class EmbeddingLoss(nn.Module):
         return (error / count).mean(), order
 
     def trivial(self, separation):
-        """The loss of two guesses that need no separator: `(the mean of the sources for each, the mixture for each)`."""
+        """Losses of two guesses that need no separator: `(the mean of the sources for each, the mixture for each)`."""
         targets = separation.targets
         guesses = (targets.mean(1, keepdim=True), separation.mixture.unsqueeze(1))
         return tuple(self(replace(separation, estimates=guess.expand_as(targets)))[0] for guess in guesses)
