@@ -34,14 +34,14 @@ OWN = object()  # as a prompt: the recording itself
 FADE = 0.02  # seconds from speech to the silence of a lost stretch, and back
 
 
-def load_codec(exp=released.DEFAULT, which="best", device="cpu", precision="fp32", n_codebooks=None):
+def load_codec(exp=released.DEFAULT, which="best", device="cpu", precision="fp32", n_q=None):
     """The `Coder` of experiment folder `exp`, of its `best` (lowest validation score) or `last` checkpoint; or of a
     released codec, by name (`pscodec_small_24k`, the default, comes with the package).
 
     Builds the codec alone: no discriminators, no optimizers, no training data. `precision`: `fp32`, `bf16`, or `auto`,
     bf16 where `device` computes it natively; then it is made for use (models/optimise), neither to train nor to save.
-    None leaves it as in training, and gradients pass. `n_codebooks`: code with so many of a codec trained with
-    `residual_dropout`; streams of fewer than it has are decoded in any case. Raises UserError in one line.
+    None leaves it as in training, and gradients pass. `n_q`: codebooks to code with, of a codec
+    trained with `n_q_dropout` (`model.quantizer.n_q` changes it later); streams of fewer are decoded in any case. Raises UserError in one line.
     """
     exp = released.folder(exp)
     if not (exp / "hyperparams.yaml").is_file():
@@ -50,9 +50,9 @@ def load_codec(exp=released.DEFAULT, which="best", device="cpu", precision="fp32
     model = build_only((exp / "hyperparams.yaml").read_text(encoding="utf-8"), "codec")
     meta = load_weights(exp, {"codec": model}, which)
     fingerprint = _fingerprint(model)
-    if n_codebooks:
+    if n_q:
         try:
-            model.quantizer.keep(n_codebooks)
+            model.quantizer.n_q = n_q
         except ValueError as error:
             raise UserError(f"{exp}: cannot code with {error}") from None
     try:
@@ -121,8 +121,8 @@ class Coder:
         """What the decoder needs of the speaker, name -> `[1, D, 1]`, from a header and Profiles, or files and folders
         to look for one in. Raises UserError: another model's stream, a profile that is not there, a wrong shape."""
         self._check_model(header, "coded")
-        depth = header.n_q if header.n_q in self.model.quantizer.depths else self.model.n_q
-        if (header.sample_rate, header.hop_length, header.n_q, header.bits) != self._shape(depth):
+        n_q = header.n_q if header.n_q in self.model.quantizer.n_q_choices else self.model.n_q
+        if (header.sample_rate, header.hop_length, header.n_q, header.bits) != self._shape(n_q):
             raise UserError(f"malformed header: frames that are not those of {self._this}")
         side = header.side
         if header.profile is not None:

@@ -123,7 +123,7 @@ def test_a_simultaneous_update_starts_from_one_point(tmp_path):
 
 
 def test_discriminators_learn_from_what_the_codecs_turn_will_decode(tmp_path):
-    brain = training(tmp_path, residual_dropout=0.5, codebook_update="ema", accumulation=2)
+    brain = training(tmp_path, n_q_dropout=0.5, codebook_update="ema", accumulation=2)
     parts = list(*([(wav[:2], prompt.chunk(2)[0]), (wav[2:], prompt.chunk(2)[1])] for wav, prompt in batches(1)))
     before = [copy.deepcopy(module.state_dict()) for module in brain.counting_steps]
     seen = brain._preview(parts)

@@ -94,7 +94,7 @@ def main(argv=None):
     parser.add_argument("--prompts", default="", help="splits to decode with other prompts too")
     parser.add_argument("--conditions", default=" ".join(prompting.REPORTED), help="those prompts (%(default)s)")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
-    parser.add_argument("--n-codebooks", type=int, help="code with so many, where training has left that open")
+    parser.add_argument("--n-q", type=int, help="code with so many, where training has left that open")
     parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
@@ -103,7 +103,7 @@ def main(argv=None):
         if split not in args.splits.split():
             raise UserError(f"--prompts names {split}, which is not among --splits ({args.splits})")
 
-    coder = load_codec(args.exp, args.checkpoint, args.device, n_codebooks=args.n_codebooks)
+    coder = load_codec(args.exp, args.checkpoint, args.device, n_q=args.n_q)
     out = (args.out or args.exp) / "decode"
     print(f"decoding with the {args.checkpoint} checkpoint of {args.exp}: step {coder.meta.get('step')}")
     for split in args.splits.split():

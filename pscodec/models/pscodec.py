@@ -6,7 +6,6 @@ Source: Pan et al., PSCodec, section III: fig. 2 (Base, and DRL-ICT, which train
 import torch
 
 from pscodec.models.base import Codec
-from pscodec.types import CodecOutput
 
 
 class PSCodec(Codec):
@@ -19,24 +18,8 @@ class PSCodec(Codec):
     def __init__(
         self, encoder, quantizer, decoder, fusion, vpp_enc=None, melp_enc=None, sample_rate=24000, prompt_dropout=0.0
     ):
-        super().__init__()
-        if encoder.hop_length != decoder.hop_length:
-            raise ValueError(
-                f"encoder strides give {encoder.hop_length} samples a frame, decoder strides {decoder.hop_length}"
-            )
-        self.sample_rate, self.hop_length = sample_rate, encoder.hop_length
-        self.encoder, self.quantizer = encoder, quantizer
-        self.vpp_enc, self.melp_enc = vpp_enc, melp_enc
-        self.fusion, self.decoder = fusion, decoder
+        super().__init__(encoder, quantizer, decoder, sample_rate, vpp_enc=vpp_enc, melp_enc=melp_enc, fusion=fusion)
         self.prompt_dropout = prompt_dropout
-
-    def forward(self, wav, prompt):
-        """`wav` `[B, 1, L]`, L a multiple of hop_length; latents z, z_q, z_vp, z_mel are kept for the losses."""
-        z = self.encoder(wav)
-        quantized = self.quantizer(z)
-        side = self.side(prompt)
-        wav_hat = self.synthesise(quantized.z_q, self._dropped(side))
-        return CodecOutput(wav_hat, quantized, {"z": z, "z_q": quantized.z_q, **side})
 
     @property
     def takes_prompt(self):
@@ -54,7 +37,7 @@ class PSCodec(Codec):
         return side
 
     def synthesise(self, z_q, side):
-        return self.decoder(self.fusion(z_q, **(side or self.no_side(z_q))))
+        return self.decoder(self.fusion(z_q, **(self._dropped(side) or self.no_side(z_q))))
 
     def no_side(self, z_q):
         """Zeros, as items that training has dropped."""

@@ -166,7 +166,7 @@ if at 5 "code and decode ($test_sets)"; then
     decode --exp "$exp" --controls "$controls" --prompts "$prompts" --checkpoint "$checkpoint"
     for other in $others; do
         books=()
-        [[ $other != *:* ]] || books=(--n-codebooks "${other##*:}")
+        [[ $other != *:* ]] || books=(--n-q "${other##*:}")
         decode --exp "${other%:*}" --out "$(beside "$other")" "${books[@]}"
     done
 fi
