@@ -10,15 +10,17 @@ from torch import Tensor
 
 @dataclass
 class Prompt:
-    """Features of an utterance of the speaker.
+    """What a codec sees of an utterance beside the one it codes: of the speaker, or another stretch of the same.
 
-    `fbank` `[B, 80, F]` (Kaldi, 16 kHz) feeds CAM++; `mel` `[B, 80, F']` (log-Mel, codec rate) feeds MelP-Enc.
-    `voiceprint` `[B, 192]` is CAM++'s output where it was computed beforehand; then `fbank` is not needed.
+    `mel` `[B, 80, F']`: log-Mel at the codec's rate. `voiceprint` `[B, 192]`: CAM++'s output where it was computed
+    beforehand; otherwise `fbank` `[B, 80, F]` (Kaldi, 16 kHz), from which the codec's own CAM++ computes it.
+    `wav` `[B, C, L]` at the codec's rate, whole frames. A codec says which it wants (models.base.Codec.sees).
     """
 
     fbank: Tensor | None = None
     mel: Tensor | None = None
     voiceprint: Tensor | None = None
+    wav: Tensor | None = None
 
     def to(self, device):
         moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if v is not None}

@@ -219,7 +219,7 @@ def test_codes_beyond_the_codebook(tmp_path):
 
 def test_codecs_without_prompts_need_none(tmp_path):
     codec = pscodec.load_codec(make_experiment(tmp_path / "plain"))
-    codec.model.vpp_enc = codec.model.melp_enc = None
+    codec.model.sees, codec.model.side_sizes = (), {}
     stream = codec.encode(speech(0.01), RATE)
     assert stream.sizes()["side"] == 0 and codec.decode(stream).shape == (1, 240)
     with pytest.raises(UserError, match="no speaker profiles"):

@@ -31,7 +31,6 @@ TINY = {
     "melp_width": 16,
     "melp_blocks": 1,
     "melp_hidden": 16,
-    "voiceprint": "none",
     "codebook_size": 16,
     "n_residual": 2,
     "mpd_width": 2,

@@ -40,14 +40,15 @@ def decode_split(coder, folder, out, condition=None, allow_pipes=False):
     Under torchrun each process sends its share, and the first one writes the tables of all. Utterances whose
     prompt has no features (stage 2 could not read it) are named and left out.
     """
-    prompts, utterances = Prompts(folder, coder.prompt, allow_pipes), read_data_dir(folder, allow_pipes)
-    for utt in [utt for utt in utterances if prompts.source(utt, condition) is None]:
+    utterances, model = read_data_dir(folder, allow_pipes), coder.model
+    prompts = Prompts(folder, model.sees, coder.prompt, allow_pipes) if model.takes_prompt else None
+    for utt in [utt for utt in utterances if prompts and prompts.source(utt, condition) is None]:
         print(f"left out: {utt}: its prompt {prompts.names.get(utt, '')} has no features")
         del utterances[utt]
     rows = {}
     for utt, utterance in progress(ranks.share(list(utterances.items())), f"decode {out.name}"):
         wav, rate = load_audio(utterance.path, None, utterance.start, utterance.end)
-        stream = coder.encode(wav, rate, prompts.of(utt, condition))
+        stream = coder.encode(wav, rate, prompts and prompts.of(utt, condition))
         if condition == "shuffled_codes":
             stream.codes = np.random.default_rng(0).permutation(stream.codes, axis=1)
         psc = out / "psc" / f"{utt}.psc"
@@ -73,7 +74,7 @@ def conditions_of(split, args, model):
     useless = {}
     if about_prompts and not model.takes_prompt:
         useless = dict.fromkeys(about_prompts, "this codec takes no prompt")
-    elif "wrong_prompt" in wanted and not Prompts(args.data / split, allow_pipes=args.allow_pipes).can_be_wrong:
+    elif "wrong_prompt" in wanted and not Prompts(args.data / split, (), allow_pipes=args.allow_pipes).can_be_wrong:
         useless = {"wrong_prompt": f"{args.data / split} has one speaker only"}
     for name, why in useless.items():
         print(f"left out: {split}.{name}: {why}")

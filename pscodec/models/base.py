@@ -13,15 +13,23 @@ class Codec(nn.Module):
     """An encoder, a quantizer (quantizers.base.Quantizer) and a decoder; encoder and decoder know their `hop_length`.
 
     `parts`: what else a codec is made of, in the order of its paper's figure, between quantizer and decoder.
-    A subclass whose decoder needs more than the codes says what is sent beside them:
+    A subclass whose decoder needs more than the codes says so in these, which everything that feeds a codec, writes
+    files or exports it reads:
 
-    - `side(prompt) -> dict` of the vectors `[B, D, 1]` sent once an utterance,
-    - `synthesise(z_q, side) -> wav_hat`, which makes use of them,
-    - `no_side(z_q)`, what stands for them where nothing is sent.
+    - `sees`: what of an utterance it wants to be shown: `mel`, `voiceprint`, `wav` (types.Prompt has them),
+    - `side_of`: of which utterance: another one of the `speaker`, the prompt; or of the one being coded, its `self`,
+      of which training shows it another stretch,
+    - `side_sizes`: what it sends once an utterance, name -> None, a vector of floats; or an int, tokens of so many
+      entries,
+    - `side(prompt)`, which computes that, `synthesise(z_q, side)`, which makes use of it, and `no_side(z_q)`, what
+      stands for it where nothing is sent.
 
     Raises ValueError where encoder and decoder disagree about the samples of a frame.
     """
 
+    sees: tuple[str, ...] = ()
+    side_of = "speaker"
+    side_sizes: dict[str, int | None] = {}
     activation = "leaky_relu"  # between its layers: leaky_relu | elu | snake
 
     def __init__(self, encoder, quantizer, decoder, sample_rate=24000, **parts):
@@ -84,10 +92,11 @@ class Codec(nn.Module):
 
     @property
     def takes_prompt(self) -> bool:
-        """Whether a prompt changes anything."""
-        return False
+        """Whether it sees another utterance of the speaker."""
+        return bool(self.sees) and self.side_of == "speaker"
 
     def side(self, prompt: Prompt | None) -> dict[str, Tensor]:
+        """What is sent once an utterance, name -> vectors `[B, D, 1]` or tokens `[B, N]` int64; {} for None."""
         return {}
 
     def no_side(self, z_q: Tensor) -> dict[str, Tensor]:

@@ -20,10 +20,10 @@ class PSCodec(Codec):
     ):
         super().__init__(encoder, quantizer, decoder, sample_rate, vpp_enc=vpp_enc, melp_enc=melp_enc, fusion=fusion)
         self.prompt_dropout = prompt_dropout
-
-    @property
-    def takes_prompt(self):
-        return self.vpp_enc is not None or self.melp_enc is not None
+        prompt_encoders = {("voiceprint", "z_vp"): vpp_enc, ("mel", "z_mel"): melp_enc}
+        there = [names for names, part in prompt_encoders.items() if part is not None]
+        self.sees = tuple(seen for seen, _ in there)
+        self.side_sizes = {sent: None for _, sent in there}
 
     def side(self, prompt):
         """The prompt as vectors: `z_vp` and `z_mel`, `[B, D, 1]` each, for those encoders that exist; {} for None."""
@@ -41,8 +41,7 @@ class PSCodec(Codec):
 
     def no_side(self, z_q):
         """Zeros, as items that training has dropped."""
-        parts = {"z_vp": self.vpp_enc, "z_mel": self.melp_enc}
-        return {name: z_q.new_zeros(*z_q.shape[:2], 1) for name, part in parts.items() if part is not None}
+        return {name: z_q.new_zeros(*z_q.shape[:2], 1) for name in self.side_sizes}
 
     def _dropped(self, side):
         """`side` with zeros for the items, drawn anew in each training step, that go without a prompt."""

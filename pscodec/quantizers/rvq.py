@@ -82,7 +82,7 @@ class ResidualVQ(nn.Module):
 
     @torch.no_grad()
     def _search(self, x, layers):
-        """Codes `[N]` of each of `layers` for `x` `[N, D]`: the best of the `beam` sums of entries that are kept so far."""
+        """Codes `[N]` of each of `layers` for `x` `[N, D]`: the best of the `beam` sums of entries kept so far."""
         residuals, paths = x.unsqueeze(1), []
         for layer in layers:
             distances, codes = layer.nearest_few(residuals, self.beam)  # [N, paths, few] each

@@ -47,6 +47,7 @@ def options(argv=None):
 
 def datasets(hp):
     common = {
+        "sees": hp["codec"].sees,
         "sample_rate": hp["sample_rate"],
         "prompt": hp["prompt"],
         "prompt_from": hp["prompt_from"],
@@ -95,10 +96,9 @@ def main(argv=None):
 
     train, dev = datasets(hp)
     codec, discriminators = hp["codec"], hp["discriminators"]
-    if hp["voiceprint"] != "none":
-        for module in codec.modules():
-            if isinstance(module, CAMPPlus):
-                module.load_state_dict(load_campplus(hp["campplus"]).state_dict())
+    for module in codec.modules():
+        if isinstance(module, CAMPPlus):
+            module.load_state_dict(load_campplus(hp["campplus"]).state_dict())
     if args.init:
         load_weights(args.init, {"codec": codec, "discriminators": discriminators})
     told = ict.transfer(codec, args.parent, text, hp["ict_learned"]) if args.parent else []
