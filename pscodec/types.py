@@ -32,6 +32,27 @@ class Prompt:
         return [replace(self, **{k: v[i] for k, v in parts.items()}) for i in range(n)]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a training step leaves to chance, drawn before its first forward pass (brains/plan.py).
+
+    Modules with an attribute `plan` find it there in training, None before. `drawn`: what modules with a method
+    `draw` have drawn, by name: a number for all, or one for each item of the batch `[B]`. `stretch`: the samples of
+    each segment that discriminators judge. `discriminators_learn`: whether they do, in this step.
+    `ends_step`: whether this pass is the step's last, where it takes several (gradient accumulation).
+    """
+
+    drawn: dict[str, int | Tensor] = field(default_factory=dict)
+    stretch: slice = field(default_factory=lambda: slice(None))
+    discriminators_learn: bool = True
+    ends_step: bool = True
+
+    def parts(self, n: int) -> list["Plan"]:
+        """The plans of `n` passes over equal parts of the batch."""
+        deals = {k: v.chunk(n) if isinstance(v, Tensor) else [v] * n for k, v in self.drawn.items()}
+        return [replace(self, drawn={k: deal[i] for k, deal in deals.items()}, ends_step=i == n - 1) for i in range(n)]
+
+
 @dataclass
 class Quantized:
     """A quantizer's answer: `z_q` `[B, D, T]` (straight-through), `codes` `[B, K, T]` int64, `loss` scalar."""
@@ -43,11 +64,13 @@ class Quantized:
 
 @dataclass
 class CodecOutput:
-    """A codec's forward pass: `wav_hat` `[B, 1, L]`, the quantizer's answer, named latents for losses and figures."""
+    """A codec's forward pass: `wav_hat` `[B, 1, L]` and the quantizer's answer, where it has them (a diffusion model
+    has no waveform in training), latents for losses and figures, and the losses that it computed itself, by name."""
 
-    wav_hat: Tensor
-    quantized: Quantized
+    wav_hat: Tensor | None = None
+    quantized: Quantized | None = None
     latents: dict[str, Tensor] = field(default_factory=dict)
+    losses: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass

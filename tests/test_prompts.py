@@ -18,7 +18,7 @@ from pscodec.data.prompts import Prompts, check, describe, noise_like, seconds_o
 from pscodec.inference import Coder, load_codec
 from pscodec.losses.disentangle import ssim
 from pscodec.metrics.summary import CODEC
-from pscodec.types import Prompt
+from pscodec.types import Plan, Prompt
 from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError
 from pscodec.utils.files import write_text
@@ -159,28 +159,26 @@ def prompt(batch):
 def test_prompt_dropout_takes_both_prompts_of_an_item_and_only_in_training():
     codec, _ = tiny(prompt_dropout=0.5)
     side = {"z_vp": torch.randn(400, 16, 1), "z_mel": torch.randn(400, 16, 1)}
-    torch.manual_seed(3)
-    dropped = codec.train()._dropped(side)
+    codec.plan = Plan(codec.draw(np.random.default_rng(3), 400))
+    dropped = codec.train()._shown(side)
     gone = {name: (z == 0).all(1).flatten() for name, z in dropped.items()}
     assert torch.equal(gone["z_vp"], gone["z_mel"]) and 160 <= gone["z_vp"].sum() <= 240  # 200 +- 4 deviations of 10
     kept = ~gone["z_vp"]
+    assert torch.equal(kept, codec.plan.drawn["prompted"])
     assert all(torch.equal(dropped[name][kept], side[name][kept]) for name in side)
-    torch.manual_seed(3)
-    assert torch.equal(codec._dropped(side)["z_mel"], dropped["z_mel"])  # drawn by torch's generator alone
-    assert codec.eval()._dropped(side) is side
+    assert codec.eval()._shown(side) is side
 
 
 def test_prompt_dropout_of_all_trains_on_zeros_and_none_draws_nothing():
     wav = torch.randn(2, 1, 3200, generator=torch.Generator().manual_seed(2)).clamp(-1, 1)
     codec, _ = tiny(prompt_dropout=1.0, quantize_start=0, kmeans_steps=0)
+    codec.plan = Plan(codec.draw(np.random.default_rng(0), 2))
     output = codec.train()(wav, prompt(2))
     expected = codec.decoder(output.quantized.z_q)
     assert torch.allclose(output.wav_hat, expected, atol=1e-6)
     assert output.latents["z_mel"].abs().max() > 0  # DRL still sees what the encoders say
     codec.prompt_dropout = 0.0
-    state = torch.get_rng_state()
-    codec._dropped({"z_mel": torch.ones(2, 16, 1)})
-    assert torch.equal(torch.get_rng_state(), state)
+    assert codec.draw(None, 2) == {}
 
 
 # ---- stage 5

@@ -1,10 +1,12 @@
 """Quantizers against numbers worked out by hand."""
 
+import numpy as np
 import pytest
 import torch
 
 from pscodec.quantizers.codebook import Codebook
 from pscodec.quantizers.rvq import GroupResidualVQ, ResidualVQ
+from pscodec.types import Plan
 
 
 def fixed(entries, **options):
@@ -153,18 +155,21 @@ def test_options_are_checked():
         Codebook(4, 2, update="adam")
     with pytest.raises(ValueError, match="all or first"):
         ResidualVQ(4, residual_grad="some")
+    with pytest.raises(ValueError, match=r"drawn from \[1, 3\]"):
+        GroupResidualVQ(4, n_residual=2, drawn=[1, 3])
 
 
 def test_dropout_decodes_some_items_from_the_first_layers_only_and_only_in_training():
     torch.manual_seed(0)
     vq = GroupResidualVQ(4, codebook_size=8, n_residual=3, dropout=1.0)
     z = torch.randn(16, 4, 5)
+    vq.plan = Plan(vq.draw(np.random.default_rng(0), 16))
     out = vq(z)
     depths = [
         next(n for n in (1, 2, 3) if torch.allclose(vq.decode(codes[None, :n])[0], z_q, atol=1e-5))
         for codes, z_q in zip(out.codes, out.z_q, strict=True)
     ]
-    assert set(depths) == {1, 2}
+    assert set(depths) == {1, 2} and depths == vq.plan.drawn["n_q"].tolist()
     vq.eval()
     out = vq(z)
     assert torch.allclose(out.z_q, vq.decode(out.codes), atol=1e-5)

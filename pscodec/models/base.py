@@ -50,7 +50,7 @@ class Codec(nn.Module):
         quantized = self.quantizer(z)
         side = self.side(prompt)
         wav_hat = self.synthesise(quantized.z_q, side)
-        return CodecOutput(wav_hat, quantized, {"z": z, "z_q": quantized.z_q, **side})
+        return CodecOutput(wav_hat, quantized, {"z": z, "z_q": quantized.z_q, **side}, {"quant": quantized.loss})
 
     def synthesise(self, z_q: Tensor, side: dict[str, Tensor]) -> Tensor:
         """`z_q` `[B, D, T]` and what `side` gave ({}: nothing was sent) -> `wav_hat` `[B, 1, T * hop_length]`."""

@@ -6,6 +6,7 @@ Source: Pan et al., PSCodec, section III: fig. 2 (Base, and DRL-ICT, which train
 import torch
 
 from pscodec.models.base import Codec
+from pscodec.types import Plan
 
 
 class PSCodec(Codec):
@@ -14,6 +15,8 @@ class PSCodec(Codec):
     In training each item goes without a prompt with probability `prompt_dropout` (ours, not the paper's), so that the
     decoder learns to do without one.
     """
+
+    plan: Plan | None = None
 
     def __init__(
         self, encoder, quantizer, decoder, fusion, vpp_enc=None, melp_enc=None, sample_rate=24000, prompt_dropout=0.0
@@ -37,16 +40,21 @@ class PSCodec(Codec):
         return side
 
     def synthesise(self, z_q, side):
-        return self.decoder(self.fusion(z_q, **(self._dropped(side) or self.no_side(z_q))))
+        return self.decoder(self.fusion(z_q, **(self._shown(side) or self.no_side(z_q))))
 
     def no_side(self, z_q):
-        """Zeros, as items that training has dropped."""
+        """Zeros, as items that are shown no prompt."""
         return {name: z_q.new_zeros(*z_q.shape[:2], 1) for name in self.side_sizes}
 
-    def _dropped(self, side):
-        """`side` with zeros for the items, drawn anew in each training step, that go without a prompt."""
-        if not (side and self.training and self.prompt_dropout):
+    def draw(self, rng, n_items):
+        """For a step's plan: which items are shown their prompt, bool `[n_items]`."""
+        if not (self.sees and self.prompt_dropout):
+            return {}
+        return {"prompted": torch.from_numpy(rng.random(n_items) >= self.prompt_dropout)}
+
+    def _shown(self, side):
+        """`side` with zeros for the items that the plan of a training step shows no prompt."""
+        prompted = self.plan.drawn.get("prompted") if self.training and self.plan else None
+        if prompted is None:
             return side
-        like = next(iter(side.values()))
-        kept = torch.rand(like.shape[0], 1, 1, device=like.device) >= self.prompt_dropout
-        return {name: z * kept for name, z in side.items()}
+        return {name: z * prompted.to(z.device).view(-1, 1, 1) for name, z in side.items()}

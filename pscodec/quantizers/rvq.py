@@ -3,13 +3,14 @@
 Sources: Zeghidour et al., SoundStream (2021), algorithm 1; Yang et al., HiFi-Codec (2023), section 2.2, for the groups.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pscodec.quantizers.base import Quantizer
 from pscodec.quantizers.codebook import Codebook
-from pscodec.types import Quantized
+from pscodec.types import Plan, Quantized
 
 
 class ResidualVQ(nn.Module):
@@ -28,7 +29,7 @@ class ResidualVQ(nn.Module):
     each layer): the nearest of the first layer is not always the one that the others can complete best.
     """
 
-    ends_step = True  # as Codebook's
+    plan: Plan | None = None
 
     def __init__(
         self,
@@ -59,9 +60,9 @@ class ResidualVQ(nn.Module):
         """`n_q`: a number codes with so many of the codebooks, the first; numbers `[B]` decode each item from so many,
         but code with, and teach, all; None is all."""
         layers = self.layers[:n_q] if isinstance(n_q, int) else self.layers
-        decoded = n_q.view(-1, 1, 1) if isinstance(n_q, Tensor) else None
+        decoded = n_q.to(z.device).view(-1, 1, 1) if isinstance(n_q, Tensor) else None
         if self.training and self.steps < self.start:
-            self.steps += int(self.ends_step and torch.is_grad_enabled())
+            self.steps += int((self.plan is None or self.plan.ends_step) and torch.is_grad_enabled())
             return Quantized(z, z.new_zeros(len(z), len(layers), z.shape[2], dtype=torch.long), z.new_zeros(()))
         x = residual = self.project_in(z.transpose(1, 2)).float()
         total, codes, loss = 0, [], 0
@@ -102,16 +103,22 @@ class ResidualVQ(nn.Module):
 class GroupResidualVQ(Quantizer):
     """The channels in `n_groups` equal parts, a `ResidualVQ` each. Codes `[B, n_q, T]`, group by group.
 
-    `dropout`: share of the items that a training step decodes from fewer codebooks, so that one model serves every
-    number of them (SoundStream, section III-D); all go on learning.
+    So that one model serves several bitrates, a training step draws the number of codebooks, `n_q` of its plan.
+    `dropout`: share of the items that are decoded from fewer, any number of them; all go on learning (SoundStream,
+    section III-D). `drawn`: numbers of which one is drawn for the whole batch; the others are as if they were not
+    there (EnCodec, section 3.2).
     """
 
-    def __init__(self, dim, n_groups=1, dropout=0.0, **residual):
+    plan: Plan | None = None
+
+    def __init__(self, dim, n_groups=1, dropout=0.0, drawn=(), **residual):
         super().__init__()
         if dim % n_groups:
             raise ValueError(f"{dim} channels do not divide into {n_groups} groups")
-        self.dropout = dropout
+        self.dropout, self.drawn = dropout, tuple(drawn)
         self.groups = nn.ModuleList(ResidualVQ(dim // n_groups, **residual) for _ in range(n_groups))
+        if dropout and drawn or set(drawn) - set(self.n_q_choices):
+            raise ValueError(f"codebooks drawn from {drawn}: not of {list(self.n_q_choices)}, or with dropout, too")
 
     @property
     def n_q_choices(self) -> range:
@@ -127,8 +134,8 @@ class GroupResidualVQ(Quantizer):
         return [layer for group in self.groups for layer in group.layers]
 
     def forward(self, z: Tensor) -> Quantized:
-        n_q = self._drawn(z)
-        n_q = (self.n_q if n_q is None else n_q) // len(self.groups)
+        n_q = self.plan.drawn.get("n_q", self.n_q) if self.training and self.plan else self.n_q
+        n_q = n_q // len(self.groups)
         parts = [group(part, n_q) for group, part in zip(self.groups, z.chunk(len(self.groups), 1), strict=True)]
         return Quantized(
             torch.cat([p.z_q for p in parts], 1),
@@ -136,13 +143,15 @@ class GroupResidualVQ(Quantizer):
             sum(p.loss for p in parts) / len(parts),
         )
 
-    def _drawn(self, z):
-        """From how many codebooks each item is decoded, `[B]`, or None: all."""
-        if not (self.training and self.dropout and len(self.n_q_choices) > 1):
-            return None
-        fewer = torch.tensor(self.n_q_choices[:-1], device=z.device)
-        fewer = fewer[torch.randint(len(fewer), (len(z),), device=z.device)]
-        return torch.where(torch.rand(len(z), device=z.device) < self.dropout, fewer, self.n_q_choices[-1])
+    def draw(self, rng: np.random.Generator, n_items: int) -> dict[str, int | Tensor]:
+        """For a step's plan: one number of codebooks, or those that each item is decoded from, `[n_items]`."""
+        if self.drawn:
+            return {"n_q": int(rng.choice(self.drawn))}
+        if not self.dropout or len(self.n_q_choices) < 2:
+            return {}
+        fewer = rng.choice(self.n_q_choices[:-1], n_items)
+        n_q = np.where(rng.random(n_items) < self.dropout, fewer, self.n_q_choices[-1])
+        return {"n_q": torch.from_numpy(n_q)}
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes of all codebooks or of the first of each group, `[B, <= n_q, T]` -> `z_q` `[B, D, T]`."""

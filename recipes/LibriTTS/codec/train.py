@@ -24,6 +24,7 @@ from pscodec.brains import ict
 from pscodec.brains.codec import CodecBrain
 from pscodec.brains.journal import Journal
 from pscodec.brains.loop import Recovery, sheltered
+from pscodec.brains.plan import Planner
 from pscodec.data.codec import Batches, SegmentPromptDataset, collate
 from pscodec.prompts.campplus import CAMPPlus, load_campplus
 from pscodec.utils.checkpoint import AtomicCheckpointer, load_weights
@@ -151,6 +152,9 @@ def _introduce(brain, args, hp, precision, train, dev, last):
     say(f"  {len(train)} training utterances ({seconds / 3600:.2f} h), {len(dev)} for validation")
     if last:
         say(f"  going on from step {last.meta['step']}")
+        choices = Planner(brain.modules, brain.hparams).choices()
+        if choices and "plan" not in last.meta:
+            say(f"  all state is restored; what chance decides ({', '.join(choices)}) is drawn otherwise than it was")
 
 
 if __name__ == "__main__":
