@@ -39,7 +39,9 @@ def encode_file(coder, source, target, prompt=OWN, raw_rate=None):
         else:
             file = stack.enter_context(_spooled_input()) if source == PIPE else None
             rate, length, blocks = audio_blocks(source, PIECE, file)
-        if prompt is OWN and coder.model.takes_prompt:
+        if coder.model.side_of == "self":
+            prompt = OWN
+        if prompt is OWN and coder.model.sees:
             begun = _begin(blocks, PROMPT * rate)
             blocks = itertools.chain(begun, blocks)
             prompt = (torch.cat(begun, 1), rate)

@@ -34,14 +34,15 @@ OWN = object()  # as a prompt: the recording itself
 FADE = 0.02  # seconds from speech to the silence of a lost stretch, and back
 
 
-def load_codec(exp=released.DEFAULT, which="best", device="cpu", precision="fp32", n_codebooks=None):
+def load_codec(exp=released.DEFAULT, which="best", device="cpu", precision="fp32", n_q=None):
     """The `Coder` of experiment folder `exp`, of its `best` (lowest validation score) or `last` checkpoint; or of a
     released codec, by name (`pscodec_small_24k`, the default, comes with the package).
 
     Builds the codec alone: no discriminators, no optimizers, no training data. `precision`: `fp32`, `bf16`, or `auto`,
     bf16 where `device` computes it natively; then it is made for use (models/optimise), neither to train nor to save.
-    None leaves it as in training, and gradients pass. `n_codebooks`: code with so many of a codec trained with
-    `residual_dropout`; streams of fewer than it has are decoded in any case. Raises UserError in one line.
+    None leaves it as in training, and gradients pass. `n_q`: codebooks to code with, of a codec trained with
+    `n_q_dropout` (`model.quantizer.n_q` changes it later); streams of any number are decoded in any case. Raises
+    UserError in one line.
     """
     exp = released.folder(exp)
     if not (exp / "hyperparams.yaml").is_file():
@@ -50,9 +51,9 @@ def load_codec(exp=released.DEFAULT, which="best", device="cpu", precision="fp32
     model = build_only((exp / "hyperparams.yaml").read_text(encoding="utf-8"), "codec")
     meta = load_weights(exp, {"codec": model}, which)
     fingerprint = _fingerprint(model)
-    if n_codebooks:
+    if n_q:
         try:
-            model.quantizer.keep(n_codebooks)
+            model.quantizer.n_q = n_q
         except ValueError as error:
             raise UserError(f"{exp}: cannot code with {error}") from None
     try:
@@ -71,18 +72,22 @@ class Coder:
         self.device = next(model.parameters()).device
         self.fingerprint = fingerprint or _fingerprint(model)
         self.bits = max(1, math.ceil(math.log2(model.codebook_size)))
-        self._fbank, self._mel = FBank(), LogMel(model.sample_rate)
 
     # ---- the speaker
 
     def prompt(self, wav, sample_rate):
-        """The `Prompt` of an utterance `wav` (see `encode`), of its first 30 s. Raises UserError below 25 ms."""
-        wav = _mono(wav)[:, : round(PROMPT * sample_rate)]
-        if wav.shape[-1] < 0.025 * sample_rate:
+        """What the model sees of an utterance `wav` (see `encode`), of its first 30 s. Raises UserError below 25 ms."""
+        wav, sees = _mono(wav)[:, : round(PROMPT * sample_rate)], self.model.sees
+        if wav.shape[-1] < 0.025 * sample_rate and {"voiceprint", "mel"} & set(sees):
             raise UserError("a prompt must be at least 25 ms long")
-        fbank = self._fbank(resample(wav, sample_rate, FBank.sample_rate))
-        mel = self._mel(resample(wav, sample_rate, self.model.sample_rate))
-        return Prompt(fbank=fbank[None], mel=mel)
+        at_codec, prompt = resample(wav, sample_rate, self.model.sample_rate), Prompt()
+        if "voiceprint" in sees:
+            prompt.fbank = FBank()(resample(wav, sample_rate, FBank.sample_rate))[None]
+        if "mel" in sees:
+            prompt.mel = LogMel(self.model.sample_rate)(at_codec)
+        if "wav" in sees:
+            prompt.wav = self.model.pad(at_codec[None])
+        return prompt
 
     @torch.inference_mode()
     def enroll(self, *prompts):
@@ -112,7 +117,7 @@ class Coder:
         if isinstance(prompt, Profile):
             self._check_model(prompt, "enrolled")
             profile = prompt.hash
-        elif prompt is not None and self.model.takes_prompt:
+        elif prompt is not None and self.model.sees:
             side = {name: Vector.of(z.numpy()) for name, z in self._vectors(prompt).items()}
         second = max(1, round(self.model.frame_rate))
         return Header(*self._shape(self.model.n_q), self.fingerprint, self.name, side, profile, second, n_samples)
@@ -121,8 +126,8 @@ class Coder:
         """What the decoder needs of the speaker, name -> `[1, D, 1]`, from a header and Profiles, or files and folders
         to look for one in. Raises UserError: another model's stream, a profile that is not there, a wrong shape."""
         self._check_model(header, "coded")
-        depth = header.n_q if header.n_q in self.model.quantizer.depths else self.model.n_q
-        if (header.sample_rate, header.hop_length, header.n_q, header.bits) != self._shape(depth):
+        n_q = header.n_q if header.n_q in self.model.quantizer.n_q_choices else self.model.n_q
+        if (header.sample_rate, header.hop_length, header.n_q, header.bits) != self._shape(n_q):
             raise UserError(f"malformed header: frames that are not those of {self._this}")
         side = header.side
         if header.profile is not None:
@@ -139,7 +144,7 @@ class Coder:
     @cached_property
     def silent_side(self):
         """What `side` would be of a second of silence: the vectors that there are, and their sizes."""
-        if not self.model.takes_prompt:
+        if not self.model.sees:
             return {}
         with torch.inference_mode():
             return self.model.side(self.prompt(torch.zeros(1, 16000), 16000).to(self.device))
@@ -170,7 +175,8 @@ class Coder:
         and gives a list of `C` streams for each item, for channels that hold different speakers.
         `prompt`: of the speaker, (wav, sample rate), the path of a recording, a types.Prompt, or a Profile, to which
         the stream then refers by its hash; for a batch one for all or a list. OWN: each recording is its own prompt,
-        by its first 30 s; None: nothing is sent of the speaker. Codecs without prompts pay no heed.
+        by its first 30 s; None: nothing is sent of the speaker. Codecs without prompts pay no heed, nor do those that
+        see the recording itself (`side_of`): what they send is always its own.
         Raises UserError: empty, NaN, not scaled to [-1, 1], too short to be a prompt, a profile of another model.
         """
         if channels not in ("mix", "split"):
@@ -181,6 +187,8 @@ class Coder:
         if len(prompts) != len(items):
             raise ValueError(f"{len(prompts)} prompts for {len(items)} recordings")
         items = [item if channels == "split" else item.mean(0, keepdim=True) for item in items]
+        if self.model.side_of == "self":
+            prompt, prompts = OWN, [OWN] * len(items)
         shared = None if prompt is OWN or isinstance(prompt, list) else self.header(prompt)
         headers = [
             [shared or self.header((row, sample_rate) if p is OWN else p) for row in item]

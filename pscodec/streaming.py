@@ -94,7 +94,7 @@ class StreamDecoder:
     @torch.inference_mode()
     def push(self, codes):
         """The next `codes` `[batch, K, t]`, any t >= 0 -> the waveform that they complete, `[batch, 1, n]`, n >= 0."""
-        if codes.dim() != 3 or codes.shape[0] != self.batch or codes.shape[1] not in self.model.quantizer.depths:
+        if codes.dim() != 3 or codes.shape[0] != self.batch or codes.shape[1] not in self.model.quantizer.n_q_choices:
             raise ValueError(f"expected codes [{self.batch}, {self.model.n_q}, t], got {list(codes.shape)}")
         self.begun = self.begun or codes.shape[-1] > 0
         return self._push(codes, last=False)

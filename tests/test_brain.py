@@ -12,8 +12,8 @@ from pscodec.layers.transformer import SelfAttention
 
 def test_perplexity_and_usage_by_hand():
     codes = torch.tensor([[[0, 0, 1, 1], [2, 2, 2, 2]]])
-    counts = count_codes(codes, 4)
-    assert counts.tolist() == [[2, 2, 0, 0], [0, 0, 4, 0]]
+    counts = count_codes(codes, 4, n_q=3)
+    assert counts.tolist() == [[2, 2, 0, 0], [0, 0, 4, 0], [0, 0, 0, 0]]
     perplexity, usage = perplexity_and_usage(counts)
     assert perplexity.tolist() == pytest.approx([2.0, 1.0]) and usage.tolist() == [0.5, 0.25]
     perplexity, _ = perplexity_and_usage(torch.tensor([[1.0, 3.0]]))

@@ -10,6 +10,8 @@ from pscodec.data.codec import Batches, SegmentPromptDataset, collate
 from pscodec.data.kaldi import Utterance, write_data_dir
 from pscodec.utils.errors import UserError
 
+SEES = ("voiceprint", "mel")  # as PSCodec
+
 
 @pytest.fixture
 def data_dir(tmp_path):
@@ -33,16 +35,16 @@ def data_dir(tmp_path):
 
 
 def test_an_item_depends_on_seed_pass_and_utterance_only(data_dir):
-    one, two = SegmentPromptDataset(data_dir), SegmentPromptDataset(data_dir)
+    one, two = SegmentPromptDataset(data_dir, SEES), SegmentPromptDataset(data_dir, SEES)
     two[(5, 1)], two[(0, 0)]  # draws in between change nothing
     for key in ((0, 0), (3, 1), (7, 2)):
         assert all(torch.equal(one[key][k], two[key][k]) for k in ("wav", "mel", "fbank"))
     assert not torch.equal(one[(0, 0)]["wav"], one[(1, 0)]["wav"])
-    assert not torch.equal(one[(0, 0)]["wav"], SegmentPromptDataset(data_dir, seed=1)[(0, 0)]["wav"])
+    assert not torch.equal(one[(0, 0)]["wav"], SegmentPromptDataset(data_dir, SEES, seed=1)[(0, 0)]["wav"])
 
 
 def test_segment_and_prompt_do_not_overlap_where_there_is_room(data_dir):
-    data = SegmentPromptDataset(data_dir)
+    data = SegmentPromptDataset(data_dir, SEES)
     for number in range(40):
         item = data[(number, 0)]
         assert item["wav"].shape == (1, 24000) and item["mel"].shape == item["fbank"].shape == (80, 300)
@@ -57,32 +59,50 @@ def test_segment_and_prompt_do_not_overlap_where_there_is_room(data_dir):
 
 
 def test_short_utterances_are_repeated_not_padded(data_dir):
-    item = SegmentPromptDataset(data_dir)[(0, 3)]
+    item = SegmentPromptDataset(data_dir, SEES)[(0, 3)]
     assert torch.equal(item["wav"][0, :12000], item["wav"][0, 12000:])
     assert item["mel"][0].tolist() == list(range(50)) * 6
 
 
 def test_prompt_of_another_utterance_and_voiceprint_from_stage_two(data_dir):
-    data = SegmentPromptDataset(data_dir, prompt_from="speaker", voiceprint="utterance")
+    data = SegmentPromptDataset(data_dir, SEES, prompt_from="speaker", voiceprint="utterance")
     item = data[(0, 0)]
     assert "fbank" not in item and item["voiceprint"].tolist() == [500.0] * 192  # of a-2, which is 5 s long
     wav, prompt = collate([data[(0, 0)], data[(0, 1)]])
     assert wav.shape == (2, 1, 24000) and prompt.mel.shape == (2, 80, 300) and prompt.voiceprint.shape == (2, 192)
 
 
+def test_a_codec_without_prompts_needs_no_features(data_dir):
+    for kind in ("fbank", "mel", "xvector"):
+        (data_dir / f"{kind}.scp").unlink()
+    wav, prompt = collate([SegmentPromptDataset(data_dir)[(0, i)] for i in range(4)])
+    assert wav.shape == (4, 1, 24000) and all(value is None for value in vars(prompt).values())
+
+
+def test_a_codec_that_sees_the_waveform_is_shown_another_stretch_of_it(data_dir):
+    data = SegmentPromptDataset(data_dir, ("wav",), segment=1.0, prompt=2.0)
+    for number in range(10):
+        wav, prompt = collate([data[(number, 0)], data[(number, 3)]])
+        assert prompt.wav.shape == (2, 1, 48000) and prompt.mel is None
+        start, shown = (
+            x[0, 0, 0].item() * 1e6 / 24000 for x in (wav, prompt.wav)
+        )  # seconds, told by the sample's value
+        assert shown >= start + 1 - 0.011 or shown + 2 <= start + 0.011 or not (start >= 2 or start + 3 <= 6)
+
+
 def test_utterances_without_features_are_left_out(data_dir):
     scp = (data_dir / "mel.scp").read_text().splitlines()
     (data_dir / "mel.scp").write_text("\n".join(scp[:2]) + "\n")
-    assert SegmentPromptDataset(data_dir).utts == ["a-1", "a-2"]
+    assert SegmentPromptDataset(data_dir, SEES).utts == ["a-1", "a-2"]
     (data_dir / "mel.scp").write_text("")
     with pytest.raises(UserError, match="run stages 1 and 2|empty|no "):
-        SegmentPromptDataset(data_dir)
+        SegmentPromptDataset(data_dir, SEES)
 
 
 def test_misspelt_choices(data_dir):
     for wrong in ({"prompt_from": "other"}, {"voiceprint": "crops"}):
         with pytest.raises(UserError):
-            SegmentPromptDataset(data_dir, **wrong)
+            SegmentPromptDataset(data_dir, SEES, **wrong)
 
 
 def epochs(batches, *numbers):

@@ -7,10 +7,9 @@ import torch
 
 from pscodec.features import LogMel, stft
 from pscodec.losses.adversarial import FeatureMatching, HingeGenerator, hinge_discriminator
-from pscodec.losses.base import WeightedSum
-from pscodec.losses.quantization import Quantization
+from pscodec.losses.base import ModelLoss, WeightedSum
 from pscodec.losses.spectral import MultiMelL1, WavL1
-from pscodec.types import CodecOutput, Evidence, Judged, Quantized
+from pscodec.types import CodecOutput, Evidence, Judged
 
 
 def judged(*logits, fmaps=None):
@@ -18,7 +17,7 @@ def judged(*logits, fmaps=None):
 
 
 def heard(wav, wav_hat):
-    return Evidence(wav, CodecOutput(wav_hat, Quantized(None, None, torch.tensor(0.5))))
+    return Evidence(wav, CodecOutput(wav_hat, losses={"quant": torch.tensor(0.5)}))
 
 
 def test_hinge_discriminator_is_the_mean_over_discriminators_of_both_margins():
@@ -66,7 +65,7 @@ def test_losses_of_silence_have_finite_gradients():
 def test_weighted_sum_logs_what_it_does_not_train_and_waits_for_discriminators():
     wav, wav_hat = torch.zeros(1, 1, 8), torch.full((1, 1, 8), 0.25, requires_grad=True)
     losses = WeightedSum(
-        {"wav": WavL1(), "quant": Quantization(), "adv": HingeGenerator()}, {"wav": 2, "quant": 0, "adv": 1}
+        {"wav": WavL1(), "quant": ModelLoss("quant"), "adv": HingeGenerator()}, {"wav": 2, "quant": 0, "adv": 1}
     )
     total, terms = losses(heard(wav, wav_hat))
     assert total.item() == pytest.approx(0.5)

@@ -1,6 +1,7 @@
 """Prompts of every condition, what a codec does without one, their section of the report, and figure 7."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import torch
 from pscodec import bitstream
 from pscodec.bin import decode, latents, report_prompts
 from pscodec.bin.extract_features import Settings, extract
+from pscodec.bin.extract_features import main as stage_2
 from pscodec.data.audio import load_audio, save_audio
 from pscodec.data.kaldi import Utterance, load_matrices, write_data_dir, write_table
 from pscodec.data.prompts import Prompts, check, describe, noise_like, seconds_of
 from pscodec.inference import Coder, load_codec
 from pscodec.losses.disentangle import ssim
 from pscodec.metrics.summary import CODEC
-from pscodec.types import Prompt
+from pscodec.types import Plan, Prompt
 from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError
 from pscodec.utils.files import write_text
@@ -24,6 +26,7 @@ from pscodec.utils.hparams import build_only, compose, resolve
 
 CONF = Path(__file__).parents[1] / "recipes/LibriTTS/codec/conf"
 TINY = {"width": 4, "latent_dim": 16, "decoder_width": 32, "melp_width": 32, "casan_groups": 4}
+SEES = ("voiceprint", "mel")  # as PSCodec
 UTTS = {"a-1": 0.8, "a-2": 1.4, "b-1": 0.6, "b-2": 0.5}  # seconds
 
 
@@ -70,11 +73,11 @@ def exp(tmp_path_factory):
     [(None, "a-2"), ("own_prompt", "a-1"), ("wrong_prompt", "b-1"), ("prompt_1s", "a-2"), ("noise_prompt", "a-2")],
 )
 def test_whose_speech_the_prompt_is(data, condition, source):
-    assert Prompts(data / "test").source("a-1", condition) == source
+    assert Prompts(data / "test", SEES).source("a-1", condition) == source
 
 
 def test_prompts_of_whole_utterances_are_stage_2s_features(data):
-    prompts = Prompts(data / "test")
+    prompts = Prompts(data / "test", SEES)
     for condition, source in ((None, "a-2"), ("own_prompt", "a-1"), ("wrong_prompt", "b-1")):
         prompt = prompts.of("a-1", condition)
         for kind in ("mel", "fbank"):
@@ -84,7 +87,7 @@ def test_prompts_of_whole_utterances_are_stage_2s_features(data):
 
 def test_a_cut_prompt_is_the_middle_at_its_true_length(data):
     heard = []
-    prompts = Prompts(data / "test", lambda wav, rate: heard.append((wav, rate)))
+    prompts = Prompts(data / "test", SEES, lambda wav, rate: heard.append((wav, rate)))
     prompts.of("a-1", "prompt_0.5s")
     whole, rate = load_audio(data / "a-2.wav")
     assert heard[0][1] == rate and torch.equal(heard[0][0], whole[:, 10800:22800])  # 0.45 to 0.95 s of 1.4 s
@@ -94,7 +97,7 @@ def test_a_cut_prompt_is_the_middle_at_its_true_length(data):
 
 def test_features_of_a_cut_prompt_are_not_padded(data):
     codec, _ = tiny()
-    prompt = Prompts(data / "test", Coder(codec).prompt).of("a-1", "prompt_1s")
+    prompt = Prompts(data / "test", SEES, Coder(codec).prompt).of("a-1", "prompt_1s")
     assert prompt.mel.shape == (1, 80, 101) and prompt.fbank.shape == (
         1,
         80,
@@ -106,7 +109,7 @@ def test_features_of_a_cut_prompt_are_not_padded(data):
 
 def test_noise_has_the_prompts_length_and_level(data):
     heard = []
-    prompts = Prompts(data / "test", lambda wav, rate: heard.append(wav))
+    prompts = Prompts(data / "test", SEES, lambda wav, rate: heard.append(wav))
     for utt in ("a-1", "a-1", "a-2"):
         prompts.of(utt, "noise_prompt")
     whole, _ = load_audio(data / "a-2.wav")
@@ -156,28 +159,26 @@ def prompt(batch):
 def test_prompt_dropout_takes_both_prompts_of_an_item_and_only_in_training():
     codec, _ = tiny(prompt_dropout=0.5)
     side = {"z_vp": torch.randn(400, 16, 1), "z_mel": torch.randn(400, 16, 1)}
-    torch.manual_seed(3)
-    dropped = codec.train()._dropped(side)
+    codec.plan = Plan(codec.draw(np.random.default_rng(3), 400))
+    dropped = codec.train()._shown(side)
     gone = {name: (z == 0).all(1).flatten() for name, z in dropped.items()}
     assert torch.equal(gone["z_vp"], gone["z_mel"]) and 160 <= gone["z_vp"].sum() <= 240  # 200 +- 4 deviations of 10
     kept = ~gone["z_vp"]
+    assert torch.equal(kept, codec.plan.drawn["prompted"])
     assert all(torch.equal(dropped[name][kept], side[name][kept]) for name in side)
-    torch.manual_seed(3)
-    assert torch.equal(codec._dropped(side)["z_mel"], dropped["z_mel"])  # drawn by torch's generator alone
-    assert codec.eval()._dropped(side) is side
+    assert codec.eval()._shown(side) is side
 
 
 def test_prompt_dropout_of_all_trains_on_zeros_and_none_draws_nothing():
     wav = torch.randn(2, 1, 3200, generator=torch.Generator().manual_seed(2)).clamp(-1, 1)
     codec, _ = tiny(prompt_dropout=1.0, quantize_start=0, kmeans_steps=0)
+    codec.plan = Plan(codec.draw(np.random.default_rng(0), 2))
     output = codec.train()(wav, prompt(2))
     expected = codec.decoder(output.quantized.z_q)
     assert torch.allclose(output.wav_hat, expected, atol=1e-6)
     assert output.latents["z_mel"].abs().max() > 0  # DRL still sees what the encoders say
     codec.prompt_dropout = 0.0
-    state = torch.get_rng_state()
-    codec._dropped({"z_mel": torch.ones(2, 16, 1)})
-    assert torch.equal(torch.get_rng_state(), state)
+    assert codec.draw(None, 2) == {}
 
 
 # ---- stage 5
@@ -299,7 +300,7 @@ def test_conditions_are_in_order():
 
 def test_latents_are_those_that_the_decoder_is_given(data, exp):
     coder, wav = load_codec(exp), load_audio(data / "a-1.wav")[0]
-    p = Prompts(data / "test").of("a-1")
+    p = Prompts(data / "test", SEES).of("a-1")
     found = latents.latents(coder, wav, 24000, p)
     with torch.no_grad():
         output = coder.model(coder.model.pad(wav[None]), p)
@@ -327,3 +328,36 @@ def test_figure_7_of_a_codec_without_prompts_is_refused(data, tmp_path):
     other = save_experiment(tmp_path / "hificodec", "hificodec.yaml")
     with pytest.raises(SystemExit, match="no prompt features"):
         latents.main(["--exp", str(other), "--data", str(data), "--out", str(tmp_path / "x")])
+
+
+# ---- codecs that see other things
+
+
+def test_prompts_without_features_on_disk_are_made_from_the_recordings(data, exp, tmp_path):
+    made, bare = Prompts(data / "test", SEES).of("a-1"), tmp_path / "bare"
+    bare.mkdir()
+    for name in ("wav.scp", "utt2spk", "spk2utt", "utt2dur", "utt2prompt"):
+        shutil.copy(data / "test" / name, bare / name)
+    coder = load_codec(exp)
+    anew = Prompts(bare, SEES, coder.prompt).of("a-1")
+    assert torch.allclose(anew.mel, made.mel, atol=1e-5) and torch.allclose(anew.fbank, made.fbank, atol=1e-3)
+    decode.main(["--exp", str(exp), "--data", str(tmp_path), "--splits", "bare", "--out", str(tmp_path / "out")])
+    assert len(list((tmp_path / "out/decode/bare/psc").iterdir())) == len(UTTS)
+
+
+def test_a_codec_is_shown_what_it_sees_and_no_more(data):
+    wav, rate = load_audio(data / "a-1.wav")
+    for config, kinds in (("hificodec", set()), ("pscodec_base_no_vpp", {"mel"}), ("pscodec_base", {"mel", "fbank"})):
+        codec, _ = tiny(f"{config}.yaml")
+        prompt = Coder(codec).prompt(wav, rate)
+        assert {kind for kind, value in vars(prompt).items() if value is not None} == kinds
+    assert codec.side_sizes == {"z_vp": None, "z_mel": None} and codec.sees == SEES
+
+
+def test_stage_2_makes_what_the_codec_sees(data, tmp_path, capsys):
+    for name in ("wav.scp", "utt2spk", "spk2utt", "utt2dur"):
+        shutil.copy(data / "test" / name, tmp_path / name)
+    stage_2(["--data-dir", str(tmp_path), "--config", str(CONF / "hificodec.yaml")])
+    assert "hificodec.yaml: its codec sees no features" in capsys.readouterr().out and not list(tmp_path.glob("*.ark"))
+    stage_2(["--data-dir", str(tmp_path), "--config", str(CONF / "pscodec_base_no_vpp.yaml")])
+    assert [p.name for p in tmp_path.glob("*.ark")] == ["mel.ark"]

@@ -1,10 +1,12 @@
 """Quantizers against numbers worked out by hand."""
 
+import numpy as np
 import pytest
 import torch
 
 from pscodec.quantizers.codebook import Codebook
 from pscodec.quantizers.rvq import GroupResidualVQ, ResidualVQ
+from pscodec.types import Plan
 
 
 def fixed(entries, **options):
@@ -65,9 +67,8 @@ def test_beam_search_by_hand_and_against_every_pair():
         least = torch.cdist(z.transpose(1, 2), pairs.flatten(0, 1)).square().amin(2)
         assert torch.allclose(rvq.decode(q.codes), q.z_q, atol=1e-6)
         assert torch.allclose(error, least, atol=1e-5) if beam >= 8 else (error >= least - 1e-5).all()
-    rvq.layers = rvq.layers[:1]
     nearest = torch.cdist(z.transpose(1, 2), rvq.layers[0].entries).argmin(2)
-    assert torch.equal(rvq(z).codes[:, 0], nearest)
+    assert torch.equal(rvq(z, 1).codes[:, 0], nearest)
 
 
 @pytest.mark.parametrize(("residual_grad", "expected"), [("all", 0.25), ("first", 0.25 * 1.5 / 2 * 2)])
@@ -154,18 +155,46 @@ def test_options_are_checked():
         Codebook(4, 2, update="adam")
     with pytest.raises(ValueError, match="all or first"):
         ResidualVQ(4, residual_grad="some")
+    with pytest.raises(ValueError, match=r"drawn from \[1, 3\]"):
+        GroupResidualVQ(4, n_residual=2, drawn=[1, 3])
 
 
 def test_dropout_decodes_some_items_from_the_first_layers_only_and_only_in_training():
     torch.manual_seed(0)
-    vq = ResidualVQ(4, codebook_size=8, n_residual=3, dropout=1.0)
+    vq = GroupResidualVQ(4, codebook_size=8, n_residual=3, dropout=1.0)
     z = torch.randn(16, 4, 5)
+    vq.plan = Plan(vq.draw(np.random.default_rng(0), 16))
     out = vq(z)
     depths = [
         next(n for n in (1, 2, 3) if torch.allclose(vq.decode(codes[None, :n])[0], z_q, atol=1e-5))
         for codes, z_q in zip(out.codes, out.z_q, strict=True)
     ]
-    assert set(depths) == {1, 2}
+    assert set(depths) == {1, 2} and depths == vq.plan.drawn["n_q"].tolist()
     vq.eval()
     out = vq(z)
     assert torch.allclose(out.z_q, vq.decode(out.codes), atol=1e-5)
+
+
+def test_coding_with_fewer_codebooks_takes_the_first_of_each_group_and_cuts_nothing():
+    torch.manual_seed(0)
+    vq = GroupResidualVQ(4, n_groups=2, codebook_size=8, n_residual=3, kmeans_steps=0).eval()
+    z = torch.randn(2, 4, 5)
+    every = vq(z).codes
+    assert list(vq.n_q_choices) == [2, 4, 6] and vq.n_q == 6
+    state = {k: v.clone() for k, v in vq.state_dict().items()}
+    vq.n_q = 4
+    fewer = vq(z)
+    assert vq.n_q == 4 and torch.equal(fewer.codes, every[:, [0, 1, 3, 4]])
+    assert torch.allclose(vq.decode(fewer.codes), fewer.z_q, atol=1e-6)
+    assert vq.decode(every).shape == z.shape, "codes of more than are in use are decoded, too"
+    vq.n_q = None
+    assert torch.equal(vq(z).codes, every) and all(torch.equal(state[k], v) for k, v in vq.state_dict().items())
+    with pytest.raises(ValueError, match="3 codebooks; it can be 2 4 6"):
+        vq.n_q = 3
+
+
+def test_training_with_fewer_codebooks_teaches_only_those():
+    vq = GroupResidualVQ(4, codebook_size=8, n_residual=3, kmeans_steps=0, restart_after=0)
+    vq.n_q = 2
+    vq(torch.randn(2, 4, 5)).loss.backward()
+    assert [book.entries.grad is not None for book in vq.codebooks] == [True, True, False]

@@ -40,14 +40,15 @@ def decode_split(coder, folder, out, condition=None, allow_pipes=False):
     Under torchrun each process sends its share, and the first one writes the tables of all. Utterances whose
     prompt has no features (stage 2 could not read it) are named and left out.
     """
-    prompts, utterances = Prompts(folder, coder.prompt, allow_pipes), read_data_dir(folder, allow_pipes)
-    for utt in [utt for utt in utterances if prompts.source(utt, condition) is None]:
+    utterances, model = read_data_dir(folder, allow_pipes), coder.model
+    prompts = Prompts(folder, model.sees, coder.prompt, allow_pipes) if model.takes_prompt else None
+    for utt in [utt for utt in utterances if prompts and prompts.source(utt, condition) is None]:
         print(f"left out: {utt}: its prompt {prompts.names.get(utt, '')} has no features")
         del utterances[utt]
     rows = {}
     for utt, utterance in progress(ranks.share(list(utterances.items())), f"decode {out.name}"):
         wav, rate = load_audio(utterance.path, None, utterance.start, utterance.end)
-        stream = coder.encode(wav, rate, prompts.of(utt, condition))
+        stream = coder.encode(wav, rate, prompts and prompts.of(utt, condition))
         if condition == "shuffled_codes":
             stream.codes = np.random.default_rng(0).permutation(stream.codes, axis=1)
         psc = out / "psc" / f"{utt}.psc"
@@ -73,7 +74,7 @@ def conditions_of(split, args, model):
     useless = {}
     if about_prompts and not model.takes_prompt:
         useless = dict.fromkeys(about_prompts, "this codec takes no prompt")
-    elif "wrong_prompt" in wanted and not Prompts(args.data / split, allow_pipes=args.allow_pipes).can_be_wrong:
+    elif "wrong_prompt" in wanted and not Prompts(args.data / split, (), allow_pipes=args.allow_pipes).can_be_wrong:
         useless = {"wrong_prompt": f"{args.data / split} has one speaker only"}
     for name, why in useless.items():
         print(f"left out: {split}.{name}: {why}")
@@ -94,7 +95,7 @@ def main(argv=None):
     parser.add_argument("--prompts", default="", help="splits to decode with other prompts too")
     parser.add_argument("--conditions", default=" ".join(prompting.REPORTED), help="those prompts (%(default)s)")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
-    parser.add_argument("--n-codebooks", type=int, help="code with so many, where training has left that open")
+    parser.add_argument("--n-q", type=int, help="code with so many, where training has left that open")
     parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
@@ -103,7 +104,7 @@ def main(argv=None):
         if split not in args.splits.split():
             raise UserError(f"--prompts names {split}, which is not among --splits ({args.splits})")
 
-    coder = load_codec(args.exp, args.checkpoint, args.device, n_codebooks=args.n_codebooks)
+    coder = load_codec(args.exp, args.checkpoint, args.device, n_q=args.n_q)
     out = (args.out or args.exp) / "decode"
     print(f"decoding with the {args.checkpoint} checkpoint of {args.exp}: step {coder.meta.get('step')}")
     for split in args.splits.split():

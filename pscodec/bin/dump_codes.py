@@ -3,7 +3,8 @@
     python -m pscodec.bin.dump_codes --exp exp/pscodec_base --data-dir data/train --out codes/train
 
 Writes OUT/codes.scp, a line `utt path` for every utterance, and OUT/npz/UTT.npz with `codes` (integers `[K, T]`, the
-smallest type that holds them) and `n_samples` (at the codec's rate); OUT/codec.json says which codec they are of. A
+smallest type that holds them) and `n_samples` (at the codec's rate); beside them, by name, what a codec sends of each
+recording itself, but nothing of a prompt. OUT/codec.json says which codec they are of. A
 file an utterance, so that a stopped run goes on where it was, and loaders read what they need:
 
     codes = numpy.load(path)["codes"]

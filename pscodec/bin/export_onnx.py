@@ -5,8 +5,9 @@
 Writes, in fp32, for any length and batch:
 
     encoder.onnx         wav [B, 1, T * hop_length] at sample_rate, in [-1, 1] -> codes [B, K, T] int64
-    decoder.onnx         codes, and the speaker's vectors [B, D, 1], an input each -> wav [B, 1, T * hop_length]
-    codec.json           sample_rate, hop_length, n_q, codebook_size, fingerprint, and D of each vector
+    decoder.onnx         codes, and the side information, an input each: vectors [B, D, 1] or tokens [B, N] int64
+                         -> wav [B, 1, T * hop_length]
+    codec.json           sample_rate, hop_length, n_q, codebook_size, fingerprint, and D or N of the side information
     codec.safetensors    with --safetensors: the weights, under their names in pscodec
 
 The vectors are what a speaker profile holds (pscodec enroll, profile.read_profile). Nothing is kept that onnxruntime
@@ -60,7 +61,11 @@ class DecoderGraph(nn.Module):
 
     def example(self, frames):
         codes = torch.randint(self.codec.codebook_size, (2, self.codec.n_q, frames))
-        return (codes, *(torch.randn(2, size, 1) for size in self.sizes.values()))
+        entries = self.codec.side_sizes
+        return codes, *(
+            torch.randn(2, size, 1) if entries[name] is None else torch.randint(entries[name], (2, size))
+            for name, size in self.sizes.items()
+        )
 
 
 @torch.no_grad()

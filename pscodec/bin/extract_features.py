@@ -3,8 +3,9 @@
   python -m pscodec.bin.extract_features --data-dir data/train --campplus downloads/campplus/campplus_cn_en_common.pt
 
 Writes `fbank` `[F, 80]` (16 kHz, for CAM++), `mel` `[F, 80]` (log-Mel at --sample-rate) and, with --campplus,
-`xvector` `[192]` (CAM++ of the whole utterance), each as .ark and .scp in the data folder. A second run does only what
-is missing; an interrupted one goes on where it stopped. Utterances that cannot be read are named, counted and left out.
+`xvector` `[192]` (CAM++ of the whole utterance), each as .ark and .scp in the data folder; with --config (and --preset)
+only those that this configuration's codec sees, at its rate. A second run does only what is missing; an interrupted one
+goes on where it stopped. Utterances that cannot be read are named, counted and left out.
 
   python -m torch.distributed.run --nproc_per_node 4 -m pscodec.bin.extract_features --data-dir ...
 
@@ -24,7 +25,7 @@ import os
 import re
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import kaldiio
@@ -36,23 +37,34 @@ from pscodec.features import FBank, LogMel
 from pscodec.utils import ranks
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
+from pscodec.utils.hparams import build_only, compose, resolve
 from pscodec.utils.progress import progress
 
 KINDS = ("fbank", "mel", "xvector")
+NEEDED = {"mel": {"mel"}, "voiceprint": {"fbank", "xvector"}, "wav": set()}  # for what a codec sees
 PARTS = "features.parts"  # folder of what each of several processes makes
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides how features look: Hz of the Mel, where CAM++ is (or None), and whether arks are compressed."""
+    """What decides how features look: Hz of the Mel, where CAM++ is (or None), and whether arks are compressed; and
+    which are `wanted`."""
 
     sample_rate: int = 24000
     campplus: str | None = None
     compress: bool = False
+    wanted: tuple = KINDS
 
     def kinds(self):
         """The features to write, in order."""
-        return KINDS if self.campplus else KINDS[:2]
+        return tuple(kind for kind in self.wanted if self.campplus or kind != "xvector")
+
+
+def seen_by(config, presets):
+    """The `wanted` features and the `sample_rate` of the codec that `config` under `presets` describes."""
+    codec = build_only(resolve(compose(config, presets)), "codec")
+    needed = set().union(*(NEEDED[name] for name in codec.sees))
+    return {"wanted": tuple(kind for kind in KINDS if kind in needed), "sample_rate": codec.sample_rate}
 
 
 class Extractor:
@@ -339,11 +351,18 @@ def main(argv=None):
     parser.add_argument("--data-dir", required=True, nargs="+", type=Path, help="data folders, data/train ...")
     parser.add_argument("--campplus", help="the CAM++ weights; without them no xvector is made")
     parser.add_argument("--nj", type=int, default=1, help="processes")
-    parser.add_argument("--sample-rate", type=int, default=24000, help="of the log-Mel, Hz: the codec's")
+    parser.add_argument("--config", type=Path, help="only what the codec of this configuration sees, at its rate")
+    parser.add_argument("--preset", action="append", default=[], help="YAML of scalars laid over it; may be repeated")
+    parser.add_argument("--sample-rate", type=int, default=24000, help="of the log-Mel, Hz, without --config")
     parser.add_argument("--compress", action="store_true", help="Kaldi's lossy compression, a quarter of the size")
     parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")
     args = parser.parse_args(argv)
     settings = Settings(args.sample_rate, args.campplus, args.compress)
+    if args.config:
+        settings = replace(settings, **seen_by(args.config, args.preset))
+        if not settings.wanted:
+            print(f"{args.config.name}: its codec sees no features of a recording, so none are made")
+            return
     with Workers(args.nj) as workers:
         for folder in args.data_dir:
             made, kept, failed = extract(folder, settings, workers, args.allow_pipes)

@@ -46,7 +46,7 @@ def measure(exp, folder, checkpoint, allow_pipes, device):
     coder = load_codec(exp, checkpoint, device)
     if not coder.model.takes_prompt:
         raise UserError(f"{exp}: this codec has no prompt features to compare")
-    prompts, scores = Prompts(folder, allow_pipes=allow_pipes), {}
+    prompts, scores = Prompts(folder, coder.model.sees, coder.prompt, allow_pipes), {}
     for utt, u in progress(prompts.utterances.items(), f"latents of {exp.name}"):
         if prompts.source(utt) is None:
             print(f"left out: {utt}: its prompt has no features")

@@ -1,6 +1,7 @@
 """The GAN step of every codec: discriminators, then codec. Knows names, not classes."""
 
 import copy
+import math
 import os
 import shutil
 import time
@@ -13,6 +14,7 @@ from speechbrain.utils.checkpoints import ckpt_recency
 from speechbrain.utils.distributed import if_main_process
 
 from pscodec.brains.loop import PLAIN_STATE, Loop
+from pscodec.brains.plan import Planner
 from pscodec.types import Evidence
 from pscodec.utils.checkpoint import RandomState
 from pscodec.utils.errors import UserError
@@ -21,12 +23,16 @@ from pscodec.utils.errors import UserError
 class CodecBrain(Loop):
     """Trains `modules.codec` against `modules.discriminators`; a batch is (`wav` `[B, 1, L]`, `Prompt`).
 
-    hparams: `losses` (losses.base.WeightedSum), `discriminator_loss` (real, fake -> scalar), `codec_optimizer`,
-    `discriminator_optimizer`, `scheduler` (constructors), and the scalars that conf/base.yaml explains.
+    hparams: `losses` (losses.base.WeightedSum), `discriminator_loss` (real, fake -> scalar), the constructors
+    `codec_optimizer`, `discriminator_optimizer`, `scheduler`, `discriminator_scheduler`, and the scalars that
+    conf/base.yaml explains.
 
-    Several processes average their gradients once a step (`_step`). Modules of the codec with an attribute `ends_step`
-    (quantizers) are told before each pass whether it is the last of its optimizer step.
+    Several processes average their gradients once a step (`_step`). What a step leaves to chance is drawn before it
+    (brains/plan.py) and told to the modules before each pass.
     """
+
+    def meta(self):
+        return {**super().meta(), "plan": True}  # older programs drew otherwise
 
     def _wrap_distributed(self):
         # not DistributedDataParallel: it averages at the end of every backward pass, for all that have gradients,
@@ -41,20 +47,23 @@ class CodecBrain(Loop):
             raise UserError(f"update is alternating or simultaneous, not {hp.update!r}")
         params = {name: [p for p in m.parameters() if p.requires_grad] for name, m in self.modules.items()}
         self.params = {name: p for name, p in params.items() if p}
-        constructors = {"codec": hp.codec_optimizer, "discriminators": hp.discriminator_optimizer}
-        self.optimizers_dict = {name: constructors[name](p) for name, p in self.params.items()}
-        self.schedulers = {name: hp.scheduler(optimizer) for name, optimizer in self.optimizers_dict.items()}
+        optimizers = {"codec": hp.codec_optimizer, "discriminators": hp.discriminator_optimizer}
+        schedulers = {"codec": hp.scheduler, "discriminators": hp.discriminator_scheduler}
+        self.optimizers_dict = {name: optimizers[name](p) for name, p in self.params.items()}
+        self.schedulers = {name: schedulers[name](optimizer) for name, optimizer in self.optimizers_dict.items()}
         for name, optimizer in self.optimizers_dict.items():
             self.checkpointer.add_recoverable(f"optimizer_{name}", optimizer)
             self.checkpointer.add_recoverable(f"scheduler_{name}", self.schedulers[name], **PLAIN_STATE)
         self.checkpointer.add_recoverable("random_state", RandomState())
+        if hp.losses.state_dict():  # a balancer's, say
+            self.checkpointer.add_recoverable("losses", hp.losses, **PLAIN_STATE)
         self.mean = None
         if hp.ema_decay:
             self.mean = copy.deepcopy(self.modules.codec).requires_grad_(False).eval()
             self.checkpointer.add_recoverable("codec_mean", self.mean)
         if hp.torch_compile:
             self._compile_parts()
-        self.counting_steps = [m for m in self.modules.codec.modules() if hasattr(m, "ends_step")]
+        self.planner = Planner(self.modules, hp)
         self._start_counting()
 
     def _compile_parts(self):
@@ -69,23 +78,28 @@ class CodecBrain(Loop):
     def fit_batch(self, batch):
         self.waited += time.perf_counter() - self.idle_since
         wav, prompt = batch[0].to(self.device), batch[1].to(self.device)
-        parts = list(zip(wav.chunk(self.hparams.accumulation), prompt.chunk(self.hparams.accumulation), strict=True))
+        n_parts = self.hparams.accumulation
+        plan = self.planner.draw(self.optimizer_step, self.world * len(wav), wav.shape[-1])
+        parts = list(zip(wav.chunk(n_parts), prompt.chunk(n_parts), plan.parts(n_parts), strict=True))
         judged = "discriminators" in self.params and self.optimizer_step >= self.hparams.adversarial_start
-        stretch = self._stretch(wav.shape[-1])
+        learn = judged and plan.discriminators_learn
         # the graph of a whole batch is kept from turn to turn; of several parts only one's fits into memory
-        whole = self._code(*parts[0]) if len(parts) == 1 else None
-        alternating = judged and self.hparams.update == "alternating"
-        if alternating:
-            self._fit_discriminators(parts, [whole.wav_hat.detach()] if whole else self._preview(parts), stretch)
+        whole = self._code(*parts[0]) if n_parts == 1 else None
+        if learn and self.hparams.update == "alternating":
+            self._discriminator_step(parts, [whole.wav_hat.detach()] if whole else self._preview(parts))
+            learn = False  # they have had their turn
         values, codes = defaultdict(float), []
-        for i, part in enumerate(parts):
-            evidence = Evidence(part[0], whole or self._code(*part, ends_step=i == len(parts) - 1))
-            if judged:
-                self._hear(evidence, stretch) if alternating else self._share(evidence, stretch)
-            for name, value in self._learn_from(evidence).items():
-                values[name] += value / len(parts)
-            codes.append(evidence.output.quantized.codes)
-        if judged and not alternating:
+        for part in parts:
+            evidence = Evidence(part[0], whole or self._code(*part))
+            if learn:
+                self._judge_and_learn(evidence, plan)
+            elif judged:
+                self._judge(evidence, plan)
+            for name, value in self._codec_backward(evidence).items():
+                values[name] += value / n_parts
+            if evidence.output.quantized is not None:
+                codes.append(evidence.output.quantized.codes)
+        if learn:
             self._step("discriminators")
         self._step("codec")
         for scheduler in self.schedulers.values():  # the discriminators' goes on while they wait for their start
@@ -95,13 +109,13 @@ class CodecBrain(Loop):
         self.optimizer_step += 1
         if self.mean is not None:
             self._average()
-        self._count(wav, torch.cat(codes), values)
+        self._count(wav, codes, values)
         self.idle_since = time.perf_counter()
         return values["total"]
 
-    def _code(self, wav, prompt, ends_step=True):
-        for module in self.counting_steps:
-            module.ends_step = ends_step
+    def _code(self, wav, prompt, plan):
+        """The codec's pass over a part of the batch."""
+        self.planner.tell(plan)
         with self.training_ctx:
             return self.modules.codec(wav, prompt)
 
@@ -111,40 +125,41 @@ class CodecBrain(Loop):
         with torch.random.fork_rng(devices), torch.no_grad():
             return [self._code(*part).wav_hat for part in parts]
 
-    def _fit_discriminators(self, parts, wav_hats, stretch):
+    def _discriminator_step(self, parts, wav_hats):
         """The discriminators' turn, of the alternating update."""
-        for (wav, _), wav_hat in zip(parts, wav_hats, strict=True):
-            self._teach(wav, wav_hat, stretch)
+        for (wav, _, plan), wav_hat in zip(parts, wav_hats, strict=True):
+            self._discriminator_backward(wav, wav_hat, plan)
         self._step("discriminators")
 
-    def _teach(self, wav, wav_hat, stretch, **backward):
+    def _discriminator_backward(self, wav, wav_hat, plan, **backward):
         """Adds a part's gradients to the discriminators'. Returns their answers on both signals."""
         discriminators = self.modules.discriminators
         with self.training_ctx:
-            real, fake = discriminators(wav[..., stretch]), discriminators(wav_hat[..., stretch])
+            real, fake = discriminators(wav[..., plan.stretch]), discriminators(wav_hat[..., plan.stretch])
             loss = self.hparams.discriminator_loss(real, fake)
         self._backward("discriminators", loss, **backward)
         self.sums["disc"] += loss.item() / self.hparams.accumulation
         return real, fake
 
-    def _share(self, evidence, stretch):
+    def _judge_and_learn(self, evidence, plan):
         """Simultaneous update: the answers that the discriminators learn from stay in `evidence` for the codec."""
         # one graph for two losses: `_backward` keeps each to its own parameters
-        real, evidence.fake = self._teach(evidence.wav, evidence.output.wav_hat, stretch, retain_graph=True)
+        signals = evidence.wav, evidence.output.wav_hat
+        real, evidence.fake = self._discriminator_backward(*signals, plan, retain_graph=True)
         evidence.real = real.detach()
 
-    def _hear(self, evidence, stretch):
-        """Leaves the answers of the discriminators, which have had their turn, on both signals in `evidence`."""
+    def _judge(self, evidence, plan):
+        """Leaves the answers of discriminators that do not learn (now) on both signals in `evidence`."""
         discriminators = self.modules.discriminators
         # frozen, the codec's turn neither computes nor leaves gradients in them
         discriminators.requires_grad_(False)
         with self.training_ctx:
             with torch.no_grad():
-                evidence.real = discriminators(evidence.wav[..., stretch])
-            evidence.fake = discriminators(evidence.output.wav_hat[..., stretch])
+                evidence.real = discriminators(evidence.wav[..., plan.stretch])
+            evidence.fake = discriminators(evidence.output.wav_hat[..., plan.stretch])
         discriminators.requires_grad_(True)
 
-    def _learn_from(self, evidence):
+    def _codec_backward(self, evidence):
         """Adds a part's gradients to the codec's. Returns the losses by name, `total` among them."""
         with self.training_ctx:
             total, terms = self.hparams.losses(evidence)
@@ -156,25 +171,15 @@ class CodecBrain(Loop):
         self._backward("codec", total)
         return {"total": total.detach(), **terms}
 
-    def _stretch(self, length):
-        """What discriminators judge of `length` samples: `adversarial_segment` seconds at random (0: all), a slice.
-
-        It is one stretch for the whole batch, whatever parts and processes it is dealt to.
-        """
-        judged = round(self.hparams.adversarial_segment * self.hparams.sample_rate)
-        if not 0 < judged < length:
-            return slice(None)
-        start = int(torch.randint(length - judged + 1, ()))
-        return slice(start, start + judged)
-
     def _backward(self, name, loss, **options):
         """Adds the gradients of a part of the batch, whose `loss` is a mean over its items."""
         (loss / self.hparams.accumulation).backward(inputs=self.params[name], **options)
 
     def _step(self, name):
         average_gradients(self.params[name])
-        if self.hparams.clip_norm:
-            norm = torch.nn.utils.clip_grad_norm_(self.params[name], self.hparams.clip_norm)
+        limit = self.hparams.clip_norm if name == "codec" else self.hparams.discriminator_clip_norm
+        if limit:
+            norm = torch.nn.utils.clip_grad_norm_(self.params[name], limit)
             self.sums[f"grad_{name}"] += norm.item()
         self.optimizers_dict[name].step()
         self.optimizers_dict[name].zero_grad(set_to_none=True)
@@ -201,7 +206,10 @@ class CodecBrain(Loop):
         hp = self.hparams
         for name, value in terms.items():
             self.sums[name] += value.item()
-        self.code_counts = self.code_counts + count_codes(codes, hp.codebook_size)
+        if codes:
+            quantizer = self.modules.codec.quantizer
+            counts = count_codes(torch.cat(codes), quantizer.codebook_size, quantizer.n_q_choices[-1])
+            self.code_counts = self.code_counts + counts
         self.counted += 1
         self.seconds += self.world * wav.shape[0] * wav.shape[-1] / hp.sample_rate
         if self.optimizer_step % hp.log_steps == 0:
@@ -210,21 +218,26 @@ class CodecBrain(Loop):
     def _log(self):
         hp, step = self.hparams, self.optimizer_step
         took = time.perf_counter() - self.counting_since
-        perplexity, usage = perplexity_and_usage(self.code_counts)
         values = {name: value / self.counted for name, value in self.sums.items()}
         values |= {"lr": self.optimizers_dict["codec"].param_groups[0]["lr"], "speech_per_second": self.seconds / took}
-        values |= {"perplexity": perplexity.min().item(), "usage": usage.min().item(), "wait": self.waited / took}
+        values["wait"] = self.waited / took
+        perplexity, size, told = math.inf, self.modules.codec.codebook_size, ""
+        if torch.is_tensor(self.code_counts):
+            perplexities, usage = perplexity_and_usage(self.code_counts)
+            perplexity = perplexities.min().item()
+            values |= {"perplexity": perplexity, "usage": usage.min().item()}
+            told = f"perplexity {perplexity:.0f}/{size}  "
         if if_main_process():
             self.journal.scalars(step, "train", values)
             left = (hp.total_steps - step) * took / self.counted
             self.journal.say(
                 f"step {step}/{hp.total_steps}  total {values['total']:.3f}  mel {values.get('mel', 0):.3f}  "
-                f"perplexity {values['perplexity']:.0f}/{hp.codebook_size}  {values['speech_per_second']:.1f} s of "
-                f"speech/s  ETA {int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}"
+                f"{told}{values['speech_per_second']:.1f} s of speech/s  "
+                f"ETA {int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}"
             )
-        if step > hp.collapse_after and values["perplexity"] < hp.min_perplexity:
+        if step > hp.collapse_after and perplexity < hp.min_perplexity:
             raise UserError(
-                f"step {step}: the codebook has collapsed (perplexity {perplexity.min():.2f} of {hp.codebook_size}); "
+                f"step {step}: the codebook has collapsed (perplexity {perplexity:.2f} of {size}); "
                 "try a lower lr, codebook_update: ema, or a smaller restart_after"
             )
         self._start_counting()
@@ -232,6 +245,7 @@ class CodecBrain(Loop):
     # ---- validation
 
     def on_stage_start(self, stage, epoch):
+        self.hparams.losses.train(stage == sb.Stage.TRAIN)
         self.valid_sums, self.valid_count, self.example = defaultdict(float), 0, None
 
     def evaluate_batch(self, batch, stage):
@@ -241,9 +255,9 @@ class CodecBrain(Loop):
             output = codec(wav, prompt)
             total, terms = self.hparams.losses(Evidence(wav, output))
         for name, value in {"total": total, **terms}.items():
-            self.valid_sums[name] += float(value)
+            self.valid_sums[name] += float(value.detach())
         self.valid_count += 1
-        if self.example is None:
+        if self.example is None and output.wav_hat is not None:
             self.example = wav[0].cpu(), output.wav_hat[0].float().cpu()
         return total
 
@@ -258,7 +272,9 @@ class CodecBrain(Loop):
             self.journal.say(
                 f"epoch {epoch}, step {step}: validation " + " ".join(f"{k} {v:.4f}" for k, v in values.items())
             )
-            self.journal.speech(step, dict(zip(("reference", "decoded"), self.example, strict=True)), hp.sample_rate)
+            if self.example is not None:
+                signals = dict(zip(("reference", "decoded"), self.example, strict=True))
+                self.journal.speech(step, signals, hp.sample_rate)
         self.checkpointer.save_and_keep_only(
             meta={**self.meta(), "score": score, "epoch": epoch},
             num_to_keep=hp.keep_checkpoints,
@@ -279,12 +295,15 @@ def average_gradients(params):
     torch._foreach_copy_(grads, [mean.view(g.shape) for mean, g in zip(means, grads, strict=True)])
 
 
-def count_codes(codes, codebook_size):
-    """How often each entry was sent: codes `[B, K, T]` -> `[K, codebook_size]` float."""
-    return torch.stack([torch.bincount(k.flatten(), minlength=codebook_size) for k in codes.unbind(1)]).float().cpu()
+def count_codes(codes, codebook_size, n_q):
+    """How often each entry was sent: codes `[B, K, T]`, K <= n_q -> `[n_q, codebook_size]` float, 0 for the others."""
+    counts = torch.stack([torch.bincount(k.flatten(), minlength=codebook_size) for k in codes.unbind(1)]).float().cpu()
+    return torch.nn.functional.pad(counts, (0, 0, 0, n_q - len(counts)))
 
 
 def perplexity_and_usage(counts):
-    """exp(entropy) of the codes and the share of entries used, both `[K]`, from counts `[K, codebook_size]`."""
-    p = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    """exp(entropy) of the codes and the share of entries used, `[K]` each, of those codebooks that were in use; counts
+    `[n_q, codebook_size]`."""
+    counts = counts[counts.sum(1) > 0]
+    p = counts / counts.sum(1, keepdim=True)
     return torch.special.entr(p).sum(1).exp(), (counts > 0).float().mean(1)

@@ -23,7 +23,7 @@ def add_arguments(parser):
     speaker.add_argument("--prompt", help="another recording of the speaker")
     speaker.add_argument("--profile", help="the speaker's .psp file (pscodec enroll)")
     speaker.add_argument("--no-prompt", action="store_true", help="send nothing of the speaker")
-    parser.add_argument("--n-codebooks", type=int, help="the first so many of a codec that serves several bitrates")
+    parser.add_argument("--n-q", type=int, help="the first so many of a codec that serves several bitrates")
     parser.add_argument("--raw", action="store_true", help="input is signed 16-bit little endian mono samples")
     parser.add_argument("--sample-rate", type=int, help="of --raw, Hz")
 
@@ -37,7 +37,7 @@ def run(args):
     if args.raw != bool(args.sample_rate):
         raise UserError("--raw and --sample-rate need each other")
     speaker = {"prompt": args.prompt, "own": not args.no_prompt, "profiles": (args.profile,) if args.profile else ()}
-    settings = many.settings(args, **speaker, raw=args.sample_rate or 0, n_codebooks=args.n_codebooks)
+    settings = many.settings(args, **speaker, raw=args.sample_rate or 0, n_q=args.n_q)
     suffixes = SUFFIXES | ({".raw", ".pcm"} if args.raw else set())
     pairs, wrong = many.tasks(args.inputs, args.output, suffixes, SUFFIX)
     results = many.run(work, pairs, wrong, settings, args.jobs, "encode")

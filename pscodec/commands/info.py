@@ -82,7 +82,9 @@ def show_codec(exp):
     size = sum(p.numel() for p in m.parameters()) / 1e6
     print(f"{exp}: codec {coder.name} ({coder.fingerprint.hex()}), {size:.1f} M parameters, {m.sample_rate} Hz")
     print(f"  {m.n_q} codes of {coder.bits} bits, {m.frame_rate:g} frames a second: {m.bitrate:g} bit/s")
-    print(f"  {'with' if m.takes_prompt else 'without'} speaker prompts; {_latency(coder)}")
+    sent = ", ".join(m.side_sizes)
+    side = f"{sent} of {'the speaker' if m.side_of == 'speaker' else 'each recording'}" if sent else "nothing"
+    print(f"  {'with' if m.takes_prompt else 'without'} speaker prompts; sends {side} beside them; {_latency(coder)}")
 
 
 def _latency(coder):

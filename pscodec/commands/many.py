@@ -31,7 +31,7 @@ class Settings:
     own: bool = True
     profiles: tuple = ()
     raw: int = 0
-    n_codebooks: int | None = None
+    n_q: int | None = None
 
 
 def settings(args, **more):
@@ -104,7 +104,7 @@ def codec(settings):
     from pscodec.utils.machine import keep_memory
 
     keep_memory()
-    return load_codec(settings.exp, settings.which, settings.device, settings.precision, settings.n_codebooks)
+    return load_codec(settings.exp, settings.which, settings.device, settings.precision, settings.n_q)
 
 
 def run(work, pairs, wrong, settings, jobs, desc):

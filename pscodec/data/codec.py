@@ -21,9 +21,10 @@ FRAME_SHIFT = 0.01  # seconds, of both prompt features
 class SegmentPromptDataset(Dataset):
     """Items are asked for as (pass, index) and come as a dict of `wav` `[1, L]` and the prompt's features.
 
-    `data_dir`: a Kaldi data dir with `mel.scp`, and `fbank.scp` or `xvector.scp` as `voiceprint` says:
-    `crop` gives the FBank of the prompt crop, for CAM++ to run in the step (the paper); `utterance` gives CAM++'s
-    vector of the whole prompt utterance, computed once in stage 2; `none` gives neither.
+    `data_dir`: a Kaldi data dir; features in it are needed as far as the codec `sees` them (models.base.Codec):
+    `mel`: mel.scp. `voiceprint`: as that word says, `crop` gives the FBank of the prompt crop (fbank.scp), for CAM++ to
+    run in the step (the paper); `utterance` gives CAM++'s vector of the whole prompt utterance (xvector.scp), computed
+    once in stage 2. `wav`: the waveform of the prompt, from the recordings themselves.
     `segment`, `prompt`: seconds. The two do not overlap where the utterance is long enough for both; shorter ones are
     repeated, never padded with silence (padding would corrupt CAM++'s statistics).
     `prompt_from`: `self` (the paper's training) or `speaker` (another utterance of the speaker where there is one).
@@ -32,6 +33,7 @@ class SegmentPromptDataset(Dataset):
     def __init__(
         self,
         data_dir,
+        sees=(),
         sample_rate=24000,
         segment=1.0,
         prompt=3.0,
@@ -42,16 +44,15 @@ class SegmentPromptDataset(Dataset):
     ):
         if prompt_from not in ("self", "speaker"):
             raise UserError(f"prompt_from is self or speaker, not {prompt_from!r}")
-        if voiceprint not in ("crop", "utterance", "none"):
-            raise UserError(f"voiceprint is crop, utterance or none, not {voiceprint!r}")
+        if voiceprint not in ("crop", "utterance"):
+            raise UserError(f"voiceprint is crop or utterance, not {voiceprint!r}")
         self.sample_rate, self.segment, self.prompt = sample_rate, segment, prompt
-        self.prompt_from, self.voiceprint, self.seed = prompt_from, voiceprint, seed
-        self.mels = load_matrices(f"{data_dir}/mel.scp")
-        self.fbanks = load_matrices(f"{data_dir}/fbank.scp") if voiceprint == "crop" else None
-        self.xvectors = load_matrices(f"{data_dir}/xvector.scp") if voiceprint == "utterance" else None
-        with_features = [f for f in (self.mels, self.fbanks, self.xvectors) if f is not None]
+        self.prompt_from, self.sees, self.seed = prompt_from, sees, seed
+        kinds = {"crop": "fbank", "utterance": "xvector"}
+        kinds = [kinds[voiceprint] if name == "voiceprint" else name for name in sees if name != "wav"]
+        self.features = {kind: load_matrices(f"{data_dir}/{kind}.scp") for kind in kinds}
         self.utterances = {
-            u: x for u, x in read_data_dir(data_dir).items() if all(u in features for features in with_features)
+            u: x for u, x in read_data_dir(data_dir).items() if all(u in there for there in self.features.values())
         }
         if not self.utterances:
             raise UserError(f"{data_dir}: no utterance has audio and features; run stages 1 and 2")
@@ -72,43 +73,52 @@ class SegmentPromptDataset(Dataset):
         rng = np.random.default_rng([self.seed, number, zlib.crc32(utterance.utt.encode())])
         spare = max(0.0, utterance.duration - self.segment)
         offset = rng.uniform(0, spare)
-        item = {"wav": self._segment(utterance, offset)}
-
+        item = {"wav": self._segment(utterance, offset, self.segment)}
+        if not self.sees:
+            return item
         other = utterance.utt
         if self.prompt_from == "speaker":
             candidates = [u for u in self.of_speaker[utterance.spk] if u != utterance.utt]
             other = candidates[rng.integers(len(candidates))] if candidates else other
         avoid = (offset, offset + self.segment) if other == utterance.utt else None
         place = rng.uniform()
-        item["mel"] = self._crop(self.mels[other], place, avoid)
-        if self.fbanks is not None:
-            item["fbank"] = self._crop(self.fbanks[other], place, avoid)
-        if self.xvectors is not None:
-            item["voiceprint"] = torch.from_numpy(np.array(self.xvectors[other], dtype=np.float32))
+        for kind, features in self.features.items():
+            if kind == "xvector":
+                item["voiceprint"] = torch.from_numpy(np.array(features[other], dtype=np.float32))
+            else:
+                item[kind] = self._crop(features[other], place, avoid)
+        if "wav" in self.sees:
+            other = self.utterances[other]
+            start = self._place(round(other.duration / FRAME_SHIFT), place, avoid) * FRAME_SHIFT
+            item["prompt_wav"] = self._segment(other, start, self.prompt)
         return item
 
-    def _segment(self, utterance, offset):
+    def _segment(self, utterance, offset, seconds):
+        """`[1, L]`: `seconds` of `utterance` from `offset` on, repeated where it is shorter."""
         start = utterance.start + offset
-        end = min(start + self.segment, utterance.start + utterance.duration)
+        end = min(start + seconds, utterance.start + utterance.duration)
         wav, _ = load_audio(utterance.path, self.sample_rate, start, end)
-        length = round(self.segment * self.sample_rate)
+        length = round(seconds * self.sample_rate)
         return wav.repeat(1, -(-length // wav.shape[1]))[:, :length]
 
     def _crop(self, features, place, avoid):
-        """`prompt` seconds of `features` `[F, 80]`, as `[80, F']`, at `place` in 0..1 of the room there is."""
-        frames = round(self.prompt / FRAME_SHIFT)
-        total = len(features)
-        if total <= frames:
-            crop = np.concatenate([features] * -(-frames // total))[:frames]
-        else:
-            starts = np.arange(total - frames + 1)
-            if avoid is not None:
-                begin, end = (round(t / FRAME_SHIFT) for t in avoid)
-                free = starts[(starts + frames <= begin) | (starts >= end)]
-                starts = free if len(free) else starts
-            start = starts[min(int(place * len(starts)), len(starts) - 1)]
-            crop = features[start : start + frames]
+        """`prompt` seconds of `features` `[F, 80]`, as `[80, F']`, at `place`."""
+        frames, start = round(self.prompt / FRAME_SHIFT), self._place(len(features), place, avoid)
+        crop = np.concatenate([features] * -(-frames // len(features)))[start : start + frames]
         return torch.from_numpy(np.ascontiguousarray(crop.T, dtype=np.float32))
+
+    def _place(self, total, place, avoid):
+        """The first frame of a prompt within `total` frames: at `place` in 0..1 of the room that `avoid` (seconds,
+        None: nothing) leaves, of all where it leaves none."""
+        frames = round(self.prompt / FRAME_SHIFT)
+        if total <= frames:
+            return 0
+        starts = np.arange(total - frames + 1)
+        if avoid is not None:
+            begin, end = (round(t / FRAME_SHIFT) for t in avoid)
+            free = starts[(starts + frames <= begin) | (starts >= end)]
+            starts = free if len(free) else starts
+        return starts[min(int(place * len(starts)), len(starts) - 1)]
 
 
 class Batches(Sampler):
@@ -156,4 +166,4 @@ class Batches(Sampler):
 def collate(items):
     """Items of `SegmentPromptDataset` -> (`wav` `[B, 1, L]`, `Prompt`)."""
     stacked = {name: torch.stack([item[name] for item in items]) for name in items[0]}
-    return stacked.pop("wav"), Prompt(**stacked)
+    return stacked.pop("wav"), Prompt(wav=stacked.pop("prompt_wav", None), **stacked)

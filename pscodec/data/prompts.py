@@ -38,20 +38,32 @@ def describe(condition):
 
 
 class Prompts:
-    """The prompts of data dir `folder`, from the features of stage 2 where they are an utterance as it is.
+    """The prompts of data dir `folder` for a codec that `sees` so much of them (models.base.Codec).
 
-    `featurise` (wav `[1, L]`, sample rate) -> `Prompt` makes those of cut or made-up audio, at its true length.
+    They are the features of stage 2 where they are an utterance as it is and stage 2 has made what the codec sees.
+    `featurise` (wav `[1, L]`, sample rate) -> `Prompt` makes all others, at their true length.
     """
 
-    def __init__(self, folder, featurise=None, allow_pipes=False):
+    def __init__(self, folder, sees, featurise=None, allow_pipes=False):
         self.utterances = read_data_dir(folder, allow_pipes)
         self.featurise = featurise
         self.names = read_table(folder / "utt2prompt")
         self.speakers = read_table(folder / "utt2spk")
-        self.mels = load_matrices(folder / "mel.scp")
-        # CAM++'s vectors of the whole utterances were computed in stage 2
-        self.xvectors = load_matrices(folder / "xvector.scp") if (folder / "xvector.scp").exists() else None
-        self.fbanks = load_matrices(folder / "fbank.scp")
+        self.features = self._made(folder, sees)
+        self.known = set(self.utterances).intersection(*self.features.values())
+
+    @staticmethod
+    def _made(folder, sees):
+        """Stage 2's features of what the codec sees, name -> matrices; {} where not all were made."""
+        features = {}
+        for name in sees:
+            # CAM++'s vectors of the whole utterances, where stage 2 has computed them
+            kinds = {"mel": ["mel"], "voiceprint": ["xvector", "fbank"]}.get(name, [])
+            made = [kind for kind in kinds if (folder / f"{kind}.scp").exists()]
+            if not made:
+                return {}
+            features[made[0]] = load_matrices(folder / f"{made[0]}.scp")
+        return features
 
     def source(self, utt, condition=None):
         """The utterance that `utt`'s prompt is (made of); None where it has no features."""
@@ -61,7 +73,7 @@ class Prompts:
             name = self._stranger(utt)
         else:
             name = self.names.get(utt)
-        return name if name in self.mels else None
+        return name if name in self.known else None
 
     def of(self, utt, condition=None):
         """The `Prompt` of `utt`, None in condition no_prompt. Ask `source`, and `can_be_wrong`, first."""
@@ -73,10 +85,10 @@ class Prompts:
             return self.featurise(noise_like(wav, zlib.crc32(utt.encode())), rate)
         if condition is not None and (seconds := seconds_of(condition)):
             return self.featurise(*self._middle(name, seconds))
-        mel = _tensor(self.mels[name].T)
-        if self.xvectors is not None:
-            return Prompt(mel=mel, voiceprint=_tensor(self.xvectors[name]))
-        return Prompt(mel=mel, fbank=_tensor(self.fbanks[name].T))
+        if not self.features:
+            return self.featurise(*self._audio(name))
+        found = {kind: _tensor(matrices[name].T) for kind, matrices in self.features.items()}
+        return Prompt(voiceprint=found.pop("xvector", None), **found)
 
     @property
     def can_be_wrong(self):
@@ -87,7 +99,7 @@ class Prompts:
         """The next speaker's utterance of the same number."""
         speakers = sorted(set(self.speakers.values()))
         other = speakers[(speakers.index(self.speakers[utt]) + 1) % len(speakers)]
-        theirs = sorted(u for u, s in self.speakers.items() if s == other and u in self.mels)
+        theirs = sorted(u for u, s in self.speakers.items() if s == other and u in self.known)
         mine = sorted(u for u, s in self.speakers.items() if s == self.speakers[utt])
         return theirs[mine.index(utt) % len(theirs)] if theirs else None
 

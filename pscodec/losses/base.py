@@ -28,3 +28,15 @@ class WeightedSum(nn.Module):
             if self.weights[name]:
                 total = total + self.weights[name] * values[name]
         return total, {name: value.detach() for name, value in values.items()}
+
+
+class ModelLoss(nn.Module):
+    """A loss that the codec computes on its way: its quantizer's (`quant`), or what else its forward pass gives by
+    `name` (types.CodecOutput.losses)."""
+
+    def __init__(self, name="quant"):
+        super().__init__()
+        self.name = name
+
+    def forward(self, evidence):
+        return evidence.output.losses[self.name]

@@ -4,62 +4,101 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+
+from pscodec.types import CodecOutput, Prompt
 
 
 class Codec(nn.Module):
-    """An encoder, a quantizer, a decoder. Subclasses give `sample_rate`, `hop_length`, `encoder`, `quantizer` and
+    """An encoder, a quantizer (quantizers.base.Quantizer) and a decoder; encoder and decoder know their `hop_length`.
 
-    - `side(prompt) -> dict` of the vectors `[B, D, 1]` sent once an utterance (empty for codecs without prompts),
-    - `synthesise(z_q, side) -> wav_hat` `[B, 1, T * hop_length]`,
-    - `forward(wav, prompt) -> CodecOutput`, the training pass.
+    `parts`: what else a codec is made of, in the order of its paper's figure, between quantizer and decoder.
+    A subclass whose decoder needs more than the codes says so in these, which everything that feeds a codec, writes
+    files or exports it reads:
+
+    - `sees`: what of an utterance it wants to be shown: `mel`, `voiceprint`, `wav` (types.Prompt has them),
+    - `side_of`: of which utterance: another one of the `speaker`, the prompt; or of the one being coded, its `self`,
+      of which training shows it another stretch,
+    - `side_sizes`: what it sends once an utterance, name -> None, a vector of floats; or an int, tokens of so many
+      entries,
+    - `side(prompt)`, which computes that, `synthesise(z_q, side)`, which makes use of it, and `no_side(z_q)`, what
+      stands for it where nothing is sent.
+
+    Raises ValueError where encoder and decoder disagree about the samples of a frame.
     """
 
-    sample_rate: int
-    hop_length: int
+    sees: tuple[str, ...] = ()
+    side_of = "speaker"
+    side_sizes: dict[str, int | None] = {}
     activation = "leaky_relu"  # between its layers: leaky_relu | elu | snake
 
+    def __init__(self, encoder, quantizer, decoder, sample_rate=24000, **parts):
+        super().__init__()
+        if encoder.hop_length != decoder.hop_length:
+            raise ValueError(
+                f"encoder strides give {encoder.hop_length} samples a frame, decoder strides {decoder.hop_length}"
+            )
+        self.sample_rate, self.hop_length = sample_rate, encoder.hop_length
+        self.encoder, self.quantizer = encoder, quantizer
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self.decoder = decoder
+
+    def forward(self, wav: Tensor, prompt: Prompt | None = None) -> CodecOutput:
+        """The training pass. `wav` `[B, 1, L]`, L a multiple of hop_length; the latents are kept for the losses."""
+        z = self.encoder(wav)
+        quantized = self.quantizer(z)
+        side = self.side(prompt)
+        wav_hat = self.synthesise(quantized.z_q, side)
+        return CodecOutput(wav_hat, quantized, {"z": z, "z_q": quantized.z_q, **side}, {"quant": quantized.loss})
+
+    def synthesise(self, z_q: Tensor, side: dict[str, Tensor]) -> Tensor:
+        """`z_q` `[B, D, T]` and what `side` gave ({}: nothing was sent) -> `wav_hat` `[B, 1, T * hop_length]`."""
+        return self.decoder(z_q)
+
     @property
-    def n_q(self):
+    def n_q(self) -> int:
+        """Codebooks in use, of which a frame has a code each."""
         return self.quantizer.n_q
 
     @property
-    def codebook_size(self):
+    def codebook_size(self) -> int:
         return self.quantizer.codebook_size
 
     @property
-    def frame_rate(self):
+    def frame_rate(self) -> float:
         """Latent frames a second."""
         return self.sample_rate / self.hop_length
 
     @property
-    def bitrate(self):
+    def bitrate(self) -> float:
         """Nominal bit/s of the codes alone; what the side information adds is measured from the bytes."""
         return self.n_q * math.log2(self.codebook_size) * self.frame_rate
 
-    def pad(self, wav):
+    def pad(self, wav: Tensor) -> Tensor:
         """Zeros at the end of `wav` `[B, 1, L]` up to whole frames, at least one."""
         length = max(1, -(-wav.shape[-1] // self.hop_length)) * self.hop_length
         return F.pad(wav, (0, length - wav.shape[-1]))
 
     @torch.inference_mode()
-    def encode(self, wav):
+    def encode(self, wav: Tensor) -> Tensor:
         """`wav` `[B, 1, L]` at `sample_rate` -> codes `[B, K, ceil(L / hop_length)]` int64."""
         return self.quantizer(self.encoder(self.pad(wav))).codes
 
     @torch.inference_mode()
-    def decode(self, codes, side, n_samples=None):
+    def decode(self, codes: Tensor, side: dict[str, Tensor], n_samples: int | None = None) -> Tensor:
         """Codes `[B, K, T]` and `side(prompt)` -> `[B, 1, n_samples]` (None: all T * hop_length samples)."""
         return self.synthesise(self.quantizer.decode(codes), side)[..., :n_samples]
 
     @property
-    def takes_prompt(self):
-        """Whether a prompt changes anything."""
-        return False
+    def takes_prompt(self) -> bool:
+        """Whether it sees another utterance of the speaker."""
+        return bool(self.sees) and self.side_of == "speaker"
 
-    def side(self, prompt):
+    def side(self, prompt: Prompt | None) -> dict[str, Tensor]:
+        """What is sent once an utterance, name -> vectors `[B, D, 1]` or tokens `[B, N]` int64; {} for None."""
         return {}
 
-    def no_side(self, z_q):
+    def no_side(self, z_q: Tensor) -> dict[str, Tensor]:
         """What stands for an empty `side`, name -> `[B, D, 1]`, beside `z_q` `[B, D, T]`."""
         return {}

@@ -12,29 +12,10 @@ from torch import nn
 from pscodec.layers.conv import conv, upsample
 from pscodec.layers.hifigan import MRF, SLOPE
 from pscodec.models.base import Codec
-from pscodec.types import CodecOutput
 
 
 class HifiCodec(Codec):
     """Encoder, group-residual quantizer, decoder, and no prompt: the baseline of PSCodec's tables."""
-
-    def __init__(self, encoder, quantizer, decoder, sample_rate=24000):
-        super().__init__()
-        if encoder.hop_length != decoder.hop_length:
-            raise ValueError(
-                f"encoder strides give {encoder.hop_length} samples a frame, decoder strides {decoder.hop_length}"
-            )
-        self.sample_rate, self.hop_length = sample_rate, encoder.hop_length
-        self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
-
-    def forward(self, wav, prompt=None):
-        """`wav` `[B, 1, L]`, L a multiple of hop_length."""
-        z = self.encoder(wav)
-        quantized = self.quantizer(z)
-        return CodecOutput(self.synthesise(quantized.z_q, {}), quantized, {"z": z, "z_q": quantized.z_q})
-
-    def synthesise(self, z_q, side):
-        return self.decoder(z_q)
 
     def load_public(self, states):
         """Take the weights that HifiCodec's authors' code writes: `states` has `encoder`, `quantizer`, `generator`.

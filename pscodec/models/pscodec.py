@@ -6,7 +6,7 @@ Source: Pan et al., PSCodec, section III: fig. 2 (Base, and DRL-ICT, which train
 import torch
 
 from pscodec.models.base import Codec
-from pscodec.types import CodecOutput
+from pscodec.types import Plan
 
 
 class PSCodec(Codec):
@@ -16,31 +16,17 @@ class PSCodec(Codec):
     decoder learns to do without one.
     """
 
+    plan: Plan | None = None
+
     def __init__(
         self, encoder, quantizer, decoder, fusion, vpp_enc=None, melp_enc=None, sample_rate=24000, prompt_dropout=0.0
     ):
-        super().__init__()
-        if encoder.hop_length != decoder.hop_length:
-            raise ValueError(
-                f"encoder strides give {encoder.hop_length} samples a frame, decoder strides {decoder.hop_length}"
-            )
-        self.sample_rate, self.hop_length = sample_rate, encoder.hop_length
-        self.encoder, self.quantizer = encoder, quantizer
-        self.vpp_enc, self.melp_enc = vpp_enc, melp_enc
-        self.fusion, self.decoder = fusion, decoder
+        super().__init__(encoder, quantizer, decoder, sample_rate, vpp_enc=vpp_enc, melp_enc=melp_enc, fusion=fusion)
         self.prompt_dropout = prompt_dropout
-
-    def forward(self, wav, prompt):
-        """`wav` `[B, 1, L]`, L a multiple of hop_length; latents z, z_q, z_vp, z_mel are kept for the losses."""
-        z = self.encoder(wav)
-        quantized = self.quantizer(z)
-        side = self.side(prompt)
-        wav_hat = self.synthesise(quantized.z_q, self._dropped(side))
-        return CodecOutput(wav_hat, quantized, {"z": z, "z_q": quantized.z_q, **side})
-
-    @property
-    def takes_prompt(self):
-        return self.vpp_enc is not None or self.melp_enc is not None
+        prompt_encoders = {("voiceprint", "z_vp"): vpp_enc, ("mel", "z_mel"): melp_enc}
+        there = [names for names, part in prompt_encoders.items() if part is not None]
+        self.sees = tuple(seen for seen, _ in there)
+        self.side_sizes = {sent: None for _, sent in there}
 
     def side(self, prompt):
         """The prompt as vectors: `z_vp` and `z_mel`, `[B, D, 1]` each, for those encoders that exist; {} for None."""
@@ -54,17 +40,21 @@ class PSCodec(Codec):
         return side
 
     def synthesise(self, z_q, side):
-        return self.decoder(self.fusion(z_q, **(side or self.no_side(z_q))))
+        return self.decoder(self.fusion(z_q, **(self._shown(side) or self.no_side(z_q))))
 
     def no_side(self, z_q):
-        """Zeros, as items that training has dropped."""
-        parts = {"z_vp": self.vpp_enc, "z_mel": self.melp_enc}
-        return {name: z_q.new_zeros(*z_q.shape[:2], 1) for name, part in parts.items() if part is not None}
+        """Zeros, as items that are shown no prompt."""
+        return {name: z_q.new_zeros(*z_q.shape[:2], 1) for name in self.side_sizes}
 
-    def _dropped(self, side):
-        """`side` with zeros for the items, drawn anew in each training step, that go without a prompt."""
-        if not (side and self.training and self.prompt_dropout):
+    def draw(self, rng, n_items):
+        """For a step's plan: which items are shown their prompt, bool `[n_items]`."""
+        if not (self.sees and self.prompt_dropout):
+            return {}
+        return {"prompted": torch.from_numpy(rng.random(n_items) >= self.prompt_dropout)}
+
+    def _shown(self, side):
+        """`side` with zeros for the items that the plan of a training step shows no prompt."""
+        prompted = self.plan.drawn.get("prompted") if self.training and self.plan else None
+        if prompted is None:
             return side
-        like = next(iter(side.values()))
-        kept = torch.rand(like.shape[0], 1, 1, device=like.device) >= self.prompt_dropout
-        return {name: z * kept for name, z in side.items()}
+        return {name: z * prompted.to(z.device).view(-1, 1, 1) for name, z in side.items()}

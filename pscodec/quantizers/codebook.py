@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pscodec.types import Plan
+
 
 class Codebook(nn.Module):
     """`size` entries of `dim` numbers. Called with vectors `[N, dim]` it returns codes `[N]` int64.
@@ -17,12 +19,12 @@ class Codebook(nn.Module):
     `kmeans_steps` > 0 starts from k-means over the first training batch, 0 from U(-1/size, 1/size).
     `restart_after` > 0 replaces an entry unused for that many training steps by a random vector of the batch.
 
-    A training step is a pass in training mode with gradients on. Where it takes several (gradient accumulation),
-    `ends_step` is False for all but the last, which then learns from the vectors of all. K-means cannot wait for them
-    and sees the first pass's; `ema` entries have moved when the last pass looks them up.
+    A training step is a pass in training mode with gradients on. Where it takes several (gradient accumulation), the
+    last, as `plan` says, learns from the vectors of all. K-means cannot wait for them and sees the first pass's; `ema`
+    entries have moved when the last pass looks them up.
     """
 
-    ends_step = True
+    plan: Plan | None = None
 
     def __init__(self, size, dim, update="grad", decay=0.99, kmeans_steps=10, restart_after=200):
         super().__init__()
@@ -45,7 +47,7 @@ class Codebook(nn.Module):
         codes = self.nearest(x)
         if self.training and torch.is_grad_enabled():
             self.parts.append((x, codes))
-            if self.ends_step:
+            if self.plan is None or self.plan.ends_step:
                 self._learn(*map(torch.cat, zip(*self.parts, strict=True)))
                 self.parts.clear()
         return codes

@@ -2,7 +2,7 @@
 """Codecs of this project beside Codec2 and Opus, on the same recordings, all bitrates from bytes.
 
   apt-get install codec2 opus-tools
-  python tools/bench/anchors.py --data DIR [--exp EXP ...] [--n-codebooks 1 2] [--max-utts N]
+  python tools/bench/anchors.py --data DIR [--exp EXP ...] [--n-q 1 2] [--max-utts N]
 
 DIR is a data dir (wav.scp ...). Prints a table with the mean over utterances and its 95 % interval. Each decoded signal
 is moved by the lag at which its envelope fits the recording's best, for STOI knows nothing of delays. A codec of
@@ -53,8 +53,8 @@ def opus(kbps):
     return code
 
 
-def ours(exp, n_codebooks):
-    coder = load_codec(exp, n_codebooks=n_codebooks, precision="auto")
+def ours(exp, n_q):
+    coder = load_codec(exp, n_q=n_q, precision="auto")
 
     def code(wav, folder):
         stream = coder.encode(wav, RATE)
@@ -94,14 +94,14 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a data dir")
     parser.add_argument("--exp", nargs="*", default=[], help="experiments, or released codecs by name")
-    parser.add_argument("--n-codebooks", type=int, nargs="+", default=[None], help="for each of them (default: all)")
+    parser.add_argument("--n-q", type=int, nargs="+", default=[None], help="for each of them (default: all)")
     parser.add_argument("--max-utts", type=int, help="so many utterances, spread evenly")
     args = parser.parse_args(argv)
     systems = {
         "Codec2 700C": codec2("700C"),
         "Codec2 3200": codec2("3200"),
         "Opus 6 kbit/s": opus(6),
-        **dict(ours(exp, n) for exp in args.exp for n in args.n_codebooks),
+        **dict(ours(exp, n) for exp in args.exp for n in args.n_q),
     }
     utterances = list(read_data_dir(args.data).values())
     if args.max_utts and args.max_utts < len(utterances):

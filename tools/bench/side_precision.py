@@ -71,7 +71,7 @@ def main(argv=None):
     metrics = {"pesq": pesq, "stoi": stoi, "visqol": Visqol()}
     chosen = []
     for folder in args.data_dir:
-        prompts, n = Prompts(folder, coder.prompt), -(-args.n // len(args.data_dir))
+        prompts, n = Prompts(folder, coder.model.sees, coder.prompt), -(-args.n // len(args.data_dir))
         utts = [utt for utt in prompts.utterances if prompts.source(utt)]
         chosen += [(prompts, utt) for utt in utts[:: max(1, len(utts) // n)][:n]]
     for prompts, utt in progress(chosen, "measure"):

@@ -51,10 +51,10 @@ class Ours:
         self.brain.modules.train()
         brain = self.brain
         brain.modules.codec.forward = self._timed("codec forward", brain.modules.codec.forward)
-        brain._fit_discriminators = self._timed("discriminators", brain._fit_discriminators)
+        brain._discriminator_step = self._timed("discriminators", brain._discriminator_step)
         brain.hparams.losses.forward = self._timed("losses forward", brain.hparams.losses.forward)
-        brain._share = self._timed("discriminators", brain._share)
-        brain._hear = self._timed("discriminators", brain._hear)
+        brain._judge_and_learn = self._timed("discriminators", brain._judge_and_learn)
+        brain._judge = self._timed("discriminators", brain._judge)
         brain._backward = self._timed("backward and Adam", brain._backward)
         brain._step = self._timed("backward and Adam", brain._step)
 

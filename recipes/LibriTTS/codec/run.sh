@@ -129,7 +129,8 @@ fi
 if at 2 "features"; then
     dirs=()
     for split in $train_set $dev_set $test_sets; do [ ! -d "$data/$split" ] || dirs+=("$data/$split"); done
-    launch -m pscodec.bin.extract_features --data-dir "${dirs[@]}" --campplus "$campplus" --nj "$nj_each" "${pipes[@]}"
+    launch -m pscodec.bin.extract_features --data-dir "${dirs[@]}" --config "$config" "${presets[@]}" --campplus "$campplus" \
+        --nj "$nj_each" "${pipes[@]}"
 fi
 
 train() { # config experiment [options]
@@ -166,7 +167,7 @@ if at 5 "code and decode ($test_sets)"; then
     decode --exp "$exp" --controls "$controls" --prompts "$prompts" --checkpoint "$checkpoint"
     for other in $others; do
         books=()
-        [[ $other != *:* ]] || books=(--n-codebooks "${other##*:}")
+        [[ $other != *:* ]] || books=(--n-q "${other##*:}")
         decode --exp "${other%:*}" --out "$(beside "$other")" "${books[@]}"
     done
 fi

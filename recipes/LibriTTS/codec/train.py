@@ -24,6 +24,7 @@ from pscodec.brains import ict
 from pscodec.brains.codec import CodecBrain
 from pscodec.brains.journal import Journal
 from pscodec.brains.loop import Recovery, sheltered
+from pscodec.brains.plan import Planner
 from pscodec.data.codec import Batches, SegmentPromptDataset, collate
 from pscodec.prompts.campplus import CAMPPlus, load_campplus
 from pscodec.utils.checkpoint import AtomicCheckpointer, load_weights
@@ -47,6 +48,7 @@ def options(argv=None):
 
 def datasets(hp):
     common = {
+        "sees": hp["codec"].sees,
         "sample_rate": hp["sample_rate"],
         "prompt": hp["prompt"],
         "prompt_from": hp["prompt_from"],
@@ -95,10 +97,9 @@ def main(argv=None):
 
     train, dev = datasets(hp)
     codec, discriminators = hp["codec"], hp["discriminators"]
-    if hp["voiceprint"] != "none":
-        for module in codec.modules():
-            if isinstance(module, CAMPPlus):
-                module.load_state_dict(load_campplus(hp["campplus"]).state_dict())
+    for module in codec.modules():
+        if isinstance(module, CAMPPlus):
+            module.load_state_dict(load_campplus(hp["campplus"]).state_dict())
     if args.init:
         load_weights(args.init, {"codec": codec, "discriminators": discriminators})
     told = ict.transfer(codec, args.parent, text, hp["ict_learned"]) if args.parent else []
@@ -151,6 +152,9 @@ def _introduce(brain, args, hp, precision, train, dev, last):
     say(f"  {len(train)} training utterances ({seconds / 3600:.2f} h), {len(dev)} for validation")
     if last:
         say(f"  going on from step {last.meta['step']}")
+        choices = Planner(brain.modules, brain.hparams).choices()
+        if choices and "plan" not in last.meta:
+            say(f"  all state is restored; what chance decides ({', '.join(choices)}) is drawn otherwise than it was")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,39 @@
+"""What a codec asks of its quantizer."""
+
+from torch import Tensor, nn
+
+from pscodec.types import Quantized
+
+
+class Quantizer(nn.Module):
+    """Latents `z` `[B, D, T]` to codes `[B, K, T]` and back. A subclass gives
+
+    - `codebook_size`: entries of each codebook,
+    - `n_q_choices`: the numbers of codebooks that it can code with, ascending; the last is all that it has,
+    - `forward(z) -> types.Quantized`: by the first `n_q` codebooks, in training too,
+    - `decode(codes) -> z_q`: of codes of any such number of codebooks.
+
+    `n_q`, the K of its codes, is the number in use. Set to a smaller one of the choices it codes with fewer, set back
+    with all again; what the others have learned stays.
+    """
+
+    codebook_size: int
+    n_q_choices: range | list[int]
+    _n_q: int | None = None  # None: all
+
+    @property
+    def n_q(self) -> int:
+        return self._n_q or self.n_q_choices[-1]
+
+    @n_q.setter
+    def n_q(self, n_q: int | None):
+        if n_q is not None and n_q not in self.n_q_choices:
+            raise ValueError(f"{n_q} codebooks; it can be {' '.join(map(str, self.n_q_choices))}")
+        self._n_q = n_q
+
+    def forward(self, z: Tensor) -> Quantized:
+        raise NotImplementedError
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes `[B, K, T]`, K one of `n_q_choices` -> `z_q` `[B, D, T]`."""
+        raise NotImplementedError

@@ -1,0 +1,54 @@
+"""What was coded before is still decoded: files of `.psc` version 2 by pscodec_small_24k, and what came of them then.
+
+They were made by the program of 21 November 2026, of `tone()`; `wav` holds every sixteenth sample.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pscodec
+from pscodec import bitstream
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return pscodec.load_codec("pscodec_small_24k")
+
+
+@pytest.fixture(scope="module")
+def kept():
+    return np.load(DATA / "small_24k_version2.npz")
+
+
+def tone(seconds=1.3, rate=24000):
+    """A gliding buzz with slow changes of level, the same on every machine."""
+    time = np.arange(round(seconds * rate)) / rate
+    phase = 2 * np.pi * np.cumsum(120 + 30 * np.sin(2 * np.pi * 0.9 * time)) / rate
+    partials = (np.sin(k * phase) / k * (1 + 0.8 * np.sin(2 * np.pi * (1.7 * time + k / 7))) for k in range(1, 24))
+    return (0.1 * sum(partials) * (0.55 + 0.45 * np.sin(2 * np.pi * 2.3 * time))).astype(np.float32)
+
+
+@pytest.mark.parametrize("k", ["", "_k1"])
+def test_an_old_file_decodes_to_the_samples_it_did(codec, kept, k):
+    stream = bitstream.read(DATA / f"small_24k_version2{k}.psc")
+    assert np.array_equal(stream.codes, kept[f"codes{k}"]) and stream.n_samples == 31200
+    wav = codec.decode(stream)
+    assert np.allclose(wav[0, ::16].numpy(), kept[f"wav{k}"], atol=1e-5)
+
+
+def test_an_old_file_finds_its_old_profile(codec, kept):
+    stream = bitstream.read(DATA / "small_24k_version2_profile.psc")
+    wav = codec.decode(stream, DATA / "tone.psp")
+    assert np.allclose(wav[0, ::16].numpy(), kept["wav"], atol=1e-5)
+
+
+@pytest.mark.parametrize("n_q", [2, 1])
+def test_speech_is_coded_to_the_integers_it_was(codec, kept, n_q):
+    codec.model.quantizer.n_q = n_q
+    codes = codec.encode(tone(), 24000).codes
+    codec.model.quantizer.n_q = None
+    assert np.array_equal(codes, kept["codes" if n_q == 2 else "codes_k1"])
