@@ -4,6 +4,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "load_codec": "inference",
+    "load_separator": "separation",
     "Stream": "bitstream",
     "read": "bitstream",
     "write": "bitstream",

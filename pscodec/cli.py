@@ -1,11 +1,11 @@
-"""`pscodec COMMAND`: code speech with a trained experiment. One module of pscodec/commands a command."""
+"""`pscodec COMMAND`: code or separate speech with a trained experiment. One module of pscodec/commands a command."""
 
 import argparse
 from importlib import import_module
 
 from pscodec.utils.errors import one_line_errors
 
-COMMANDS = ("encode", "decode", "enroll", "info", "bench")
+COMMANDS = ("encode", "decode", "enroll", "info", "bench", "separate")
 
 
 @one_line_errors

@@ -3,13 +3,15 @@
   python -m pscodec.bin.release --exp exp/pscodec_small_24k --out pscodec/weights/pscodec_small_24k --half
 
 The folder is an experiment to `load_codec` and `--init`: hyperparams.yaml, codec.safetensors and, with
---discriminators, those for fine-tuning. The model card beside them is written by people.
+--discriminators, those for fine-tuning; or, of a separation experiment, to `load_separator`: separator.safetensors. The
+model card beside them is written by people.
 """
 
 import argparse
 import re
 from pathlib import Path
 
+from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
 from pscodec.utils.checkpoint import load_weights
@@ -31,7 +33,8 @@ def main(argv=None):
     if not settings.is_file():
         raise UserError(f"{args.exp}: no hyperparams.yaml, so not an experiment")
     text = settings.read_text(encoding="utf-8")
-    names = ("codec", "discriminators") if args.discriminators else ("codec",)
+    part = "separator" if "separator" in YAML().load(text) else "codec"
+    names = (part, "discriminators") if args.discriminators else (part,)
     modules = {name: build_only(text, name) for name in names}
     meta = load_weights(args.exp, modules, args.checkpoint)
     write_text(args.out / "hyperparams.yaml", without_folders(text))

@@ -17,24 +17,18 @@ import json
 from pathlib import Path
 
 import torch
-from ruamel.yaml import YAML
 from scipy.optimize import linear_sum_assignment
 
 from pscodec.bin.evaluate_separation import CEILING
 from pscodec.data.audio import load_audio, save_audio
 from pscodec.data.kaldi import read_data_dir, read_table
 from pscodec.data.mixture import MixtureDataset
-from pscodec.downstream.codec import FrozenCodec
-from pscodec.downstream.systems import join
-from pscodec.inference import load_codec
 from pscodec.losses.separation import EmbeddingLoss, ordered
-from pscodec.models.base import Codec
+from pscodec.separation import load_separator
 from pscodec.types import Separation
 from pscodec.utils import ranks
-from pscodec.utils.checkpoint import load_weights
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
-from pscodec.utils.hparams import build_only
 from pscodec.utils.macs import count_macs
 from pscodec.utils.progress import progress
 
@@ -75,33 +69,20 @@ def parse(argv):
 
 
 class Experiment:
-    """A trained separator in use: its `system`, its `coder` (None without a codec), the rate it works at."""
+    """The separator of an experiment (`unmixer`, see pscodec.separation) and the conditions that it is scored in."""
 
     def __init__(self, exp, which="best", device="cpu", codec=None):
-        path = exp / "hyperparams.yaml"
-        if not path.is_file():
-            raise UserError(f"{exp}: no hyperparams.yaml, so not an experiment")
-        text = path.read_text(encoding="utf-8")
-        keys = YAML().load(text)
-        separator = build_only(text, "separator")
-        self.meta = load_weights(exp, {"separator": separator}, which)
-        self.sample_rate, self.device, self.coder, self.frozen = keys["sample_rate"], device, None, None
-        if separator.domain == "embedding" or keys["coded_mixtures"]:
-            self.coder = load_codec(codec or keys["codec"], device=device, precision=None)  # MACs count on plain layers
-            if self.coder.fingerprint.hex() != keys["codec_fingerprint"]:
-                raise UserError(
-                    f"{codec or keys['codec']}: not the codec that {exp} was trained in, or trained further"
-                )
-            self.frozen = FrozenCodec(self.coder.model, self.sample_rate, keys["normalise"])
-        self.system = join(separator, self.frozen).to(device).eval()
-        self.in_embedding = separator.domain == "embedding"
+        self.unmixer = load_separator(exp, which, device, codec)
+        self.meta, self.sample_rate, self.device = self.unmixer.meta, self.unmixer.sample_rate, device
+        self.system, self.coder, self.frozen = self.unmixer.system, self.unmixer.coder, self.unmixer.frozen
+        self.in_embedding = self.unmixer.in_embedding
 
     def ways(self, prompts, quantise):
         """What of the asked makes sense, `(prompts, list of bool)`; None for a separator of waveforms."""
         if not self.in_embedding:
             return None
-        if type(self.coder.model).side is Codec.side:
-            prompts = ["none"]  # a codec without prompts
+        if not self.coder.model.takes_prompt:
+            prompts = ["none"]
         return prompts, [word == "true" for word in quantise]
 
     def embed(self, item):

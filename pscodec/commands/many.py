@@ -20,7 +20,7 @@ PIPE = "-"
 class Settings:
     """What every process needs to know: which codec and how; of whom (a path, or each recording its `own` prompt, or
     none); `raw`, the rate of samples without a header (encode) or whether to write such (decode); the codebooks to
-    code with (None: all)."""
+    code with (None: all). For separators: where their `codec` has moved."""
 
     exp: str
     which: str
@@ -32,6 +32,7 @@ class Settings:
     profiles: tuple = ()
     raw: int = 0
     n_q: int | None = None
+    codec: str | None = None
 
 
 def settings(args, **more):
@@ -107,15 +108,15 @@ def codec(settings):
     return load_codec(settings.exp, settings.which, settings.device, settings.precision, settings.n_q)
 
 
-def run(work, pairs, wrong, settings, jobs, desc):
-    """`work(settings, source, target)` for every pair; returns its results.
+def run(work, pairs, wrong, settings, jobs, desc, load=codec):
+    """`work(settings, source, target)` for every pair, with what `load(settings)` gives; returns its results.
 
     What could not be done is told after all others are done, in one line each; the last is raised as UserError.
     """
     if not pairs and not wrong:
         raise UserError("nothing to do")
     if pairs:
-        codec(settings)  # a codec that cannot be loaded is no file's fault
+        load(settings)  # what cannot be loaded is no file's fault
     results = []
     calls = [(work, settings, source, target) for source, target in pairs]
     for result, line in progress(_results(calls, jobs), desc, len(calls), disable=len(calls) < 2):

@@ -73,11 +73,16 @@ class FrozenCodec(nn.Module):
         z = signals.new_zeros(*signals.shape[:2], self.latent_dim, int(frames.max()))
         for length in torch.unique(lengths).tolist():
             chosen = lengths == length
-            with _full_precision(signals):
-                wav = self.up(signals[chosen, :, :length].flatten(0, 1).unsqueeze(1))
-            group = self.codec.encoder(self.codec.pad(wav)).float()
+            group = self.encode(signals[chosen, :, :length].flatten(0, 1).unsqueeze(1))
             z[chosen, :, :, : group.shape[-1]] = group.view(-1, z.shape[1], *group.shape[1:])
         return z[:, 0], (None if sources is None else z[:, 1:]), frames
+
+    @torch.no_grad()
+    def encode(self, wav):
+        """`wav` `[B, 1, L]` at `sample_rate`, at the level that it has -> `[B, D, T]` float32."""
+        with _full_precision(wav):
+            wav = self.up(wav)
+        return self.codec.encoder(self.codec.pad(wav)).float()
 
     def decode(self, z, side, n_samples, scale=None, quantise=False):
         """`z` `[B, S, D, T]` -> waveforms `[B, S, n_samples]` at `sample_rate`, float32.

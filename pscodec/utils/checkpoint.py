@@ -122,10 +122,10 @@ def codec_weights(exp, which="best"):
 def load_weights(exp, modules, which="best"):
     """Load `modules` (name -> Module, e.g. codec, discriminators) strictly from the experiment folder `exp`.
 
-    A folder with `codec.safetensors` in it (bin/release) holds one state, whatever `which`. Returns its meta (step,
+    A folder with their `.safetensors` in it (bin/release) holds one state, whatever `which`. Returns its meta (step,
     score ...). Raises UserError where there is none or it does not fit.
     """
-    released = exp / "codec.safetensors"
+    released = exp / ("separator.safetensors" if "separator" in modules else "codec.safetensors")
     if released.is_file():
         path, suffix, read = released, "safetensors", load_file
         try:
