@@ -5,13 +5,14 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from pscodec.downstream.codec import FrozenCodec
-from pscodec.downstream.separator import Codecformer, Snake
+from pscodec.downstream.separator import Codecformer, Snake, Statistics
 from pscodec.downstream.sepformer import SepFormer
 from pscodec.downstream.systems import join
-from pscodec.downstream.trunks import positions
+from pscodec.downstream.trunks import TCNBlock, Transformer, positions
 from pscodec.losses.separation import EXHAUSTIVE, EmbeddingLoss, SiSnrLoss, best_order, si_snr
 from pscodec.models.hificodec import Decoder, Encoder
 from pscodec.models.pscodec import PSCodec
@@ -19,6 +20,7 @@ from pscodec.prompts.fusion import Add
 from pscodec.quantizers.rvq import GroupResidualVQ
 from pscodec.types import Separation
 from pscodec.utils.macs import count_macs
+from pscodec.utils.schedules import Trapezoid
 
 
 def size(module):
@@ -137,6 +139,79 @@ def test_positions_by_hand_and_for_any_length():
         assert net(torch.randn(1, 8, 6000)).shape == (1, 2, 8, 6000)
 
 
+def test_positions_are_shifted_in_training_alone():
+    net = Transformer(8, 1, 2, 8, 0.0, position_offset=3)
+    x = torch.randn(1, 5, 8)
+    with torch.no_grad():
+        shifted = [net.blocks[0](x + positions(9, 8)[first : first + 5]) for first in range(4)]
+        seen = [[i for i, y in enumerate(shifted) if torch.allclose(net(x), y, atol=1e-6)] for _ in range(40)]
+        assert {i for found in seen for i in found} == {0, 1, 2, 3}
+        assert torch.allclose(net.eval()(x), shifted[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 8])
+def test_frames_apart_are_convolved_as_by_a_dilated_kernel(dilation):
+    block = TCNBlock(6, 12, 0.0, 7, dilation)
+    x = torch.randn(2, 29, 6)
+    kernel = block.depthwise.weight, block.depthwise.bias
+    plain = F.conv1d(x.transpose(1, 2), *kernel, padding=3 * dilation, dilation=dilation, groups=6)
+    assert torch.allclose(block._convolve(x), plain.transpose(1, 2), atol=1e-6)
+
+
+def test_statistics_by_hand():
+    statistics = Statistics(2)
+    z = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
+    assert torch.equal(statistics.standardise(z), z) and torch.equal(statistics.to_source(z), z)  # not yet set
+    statistics.set(z, torch.tensor([[10.0, 0.0], [14.0, 0.0], [12.0, 3.0]]))
+    assert statistics.standardise(z)[:, 0].tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5])
+    assert torch.isfinite(statistics.standardise(z)).all()  # the second channel says nothing
+    assert statistics.to_source(torch.tensor([1.0, 0.0])).tolist() == pytest.approx([14.0, 1.0])
+    assert len(statistics.state_dict()) == 4  # in the checkpoint
+
+
+def test_a_residual_begins_at_the_mixture():
+    net = Codecformer(8, 3, 16, 1, 2, 8, 0.0, output="residual")
+    z = 5 + torch.randn(2, 8, 200)
+    net.statistics.set(z.transpose(1, 2).flatten(0, 1), 2 * z.transpose(1, 2).flatten(0, 1))
+    with torch.no_grad():
+        z_hat = net(z)
+        assert z_hat.shape == (2, 3, 8, 200) and 0 < (z_hat - 2 * z.unsqueeze(1)).std() < 0.3 * (2 * z).std()
+        net.output.linear.weight.zero_()
+        assert torch.allclose(net(z), 2 * z.unsqueeze(1).expand(2, 3, 8, 200), atol=1e-4)
+
+
+def test_every_mask_has_a_gradient():
+    """Two leaky rectifiers of slope 0.01 in a row left half of the units a ten-thousandth of the others'."""
+    net = Codecformer(32, channels=16, n_blocks=1, n_heads=2, hidden=8)
+    net(torch.randn(4, 32, 50)).square().mean().backward()
+    sizes = net.output.value.weight.grad.norm(dim=1)
+    assert sizes.min() > 0.05 * sizes.median()
+
+
+@pytest.mark.parametrize("what", [{"output": "sum"}, {"trunk": "lstm"}, {"activation": "leaky_relu"}])
+def test_what_a_separator_is_not(what):
+    with pytest.raises(ValueError, match=next(iter(what))):
+        Codecformer(8, channels=16, n_blocks=1, n_heads=2, hidden=8, **what)
+
+
+def test_guesses_that_need_no_separator():
+    targets = torch.stack([torch.ones(2, 3), torch.zeros(2, 3)])[None]
+    separation = Separation(targets, targets, torch.tensor([3]), mixture=torch.full((1, 2, 3), 3.0))
+    mean, mixture = EmbeddingLoss().trivial(separation)
+    assert mean.item() == pytest.approx(0.25) and mixture.item() == pytest.approx((4 + 9) / 2)
+
+
+def test_a_trapezoid_by_hand():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule = Trapezoid(optimizer, warmup=4, decay=0.5)
+    rates = []
+    for step in range(10):
+        schedule.set(step, step / 10)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 1.6, 1.2, 0.8, 0.4])
+    assert Trapezoid(optimizer).factor(0, 0.0) == 1.0 and schedule.factor(100, 1.5) == 0.0
+
+
 def test_snake_by_hand():
     snake = Snake(2)
     snake.alpha.data = torch.tensor([1.0, 2.0])
@@ -145,14 +220,17 @@ def test_snake_by_hand():
     )
 
 
-@pytest.mark.parametrize("n_src", [1, 2, 5])
-def test_padding_changes_nothing_before_it(n_src):
-    net = Codecformer(8, n_src, channels=16, n_blocks=2, n_heads=2, hidden=32).eval()
+@pytest.mark.parametrize("trunk", ["transformer", "tcn"])
+@pytest.mark.parametrize(("n_src", "output"), [(1, "mask"), (2, "residual"), (5, "mask")])
+def test_padding_changes_nothing_before_it(n_src, output, trunk):
+    net = Codecformer(8, n_src, 16, 2, 2, 32, output=output, trunk=trunk, attend_every=2).eval()
     z = torch.randn(2, 8, 30)
     z[1, :, 20:] = 7.0
+    for parameter in net.parameters():  # what is small at the start would hide it
+        parameter.data += 0.1 * torch.randn_like(parameter)
     with torch.no_grad():
         both, alone = net(z, torch.tensor([30, 20])), net(z[1:, :, :20])
-        assert torch.allclose(both[1, :, :, :20], alone[0], atol=1e-5) and both.shape == (2, n_src, 8, 30)
+        assert torch.allclose(both[1, :, :, :20], alone[0], atol=1e-4) and both.shape == (2, n_src, 8, 30)
         assert not torch.allclose(net(z)[1, :, :, :20], alone[0], atol=1e-3)  # without the mask it would
 
 

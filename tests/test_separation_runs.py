@@ -106,7 +106,10 @@ def curves(exp):
     return {(int(step), stage, name): float(value) for step, stage, name, value in rows}
 
 
-@pytest.mark.parametrize("config", ["codecformer_el", "codecformer", "sepformer", "sepformer_coded"])
+SYSTEMS = ["residual_tcn_el", "codecformer_el", "codecformer", "sepformer", "sepformer_coded"]
+
+
+@pytest.mark.parametrize("config", SYSTEMS)
 def test_two_steps_of_every_system(train, place, config):
     exp = run(train, place, config, config)
     values = curves(exp)
@@ -121,16 +124,30 @@ def newest(exp):
     return AtomicCheckpointer(exp / "save", {}, allow_partial_load=True).find_checkpoint().path
 
 
-def test_a_resumed_run_equals_an_unbroken_one(train, place, capsys):
-    mute = ["--valid_decode", "0"]
-    whole = run(train, place, "codecformer_el", "whole", *mute)
-    broken = run(train, place, "codecformer_el", "broken", *mute, "--epochs", "1")
-    run(train, place, "codecformer_el", "broken", *mute)
+@pytest.mark.parametrize(("config", "more"), [("codecformer_el", []), ("residual_tcn_el", ["--decay", "0"])])
+def test_a_resumed_run_equals_an_unbroken_one(train, place, capsys, config, more):
+    mute = ["--valid_decode", "0", *more]
+    whole = run(train, place, config, f"whole_{config}", *mute)
+    broken = run(train, place, config, f"broken_{config}", *mute, "--epochs", "1")
+    run(train, place, config, f"broken_{config}", *mute)
     assert "going on from step 1" in capsys.readouterr().out
     a, b = (newest(exp) / "separator.ckpt" for exp in (whole, broken))
     a, b = torch.load(a, weights_only=True), torch.load(b, weights_only=True)
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert curves(whole)[2, "valid", "loss"] == curves(broken)[2, "valid", "loss"]
+
+
+def test_eight_mixtures_can_be_learned_and_validation_says_so(train, place):
+    options = (
+        "--overfit 2 --steps_per_epoch 150 --channels 32 --hidden 64 --n_blocks 4 --lr 3e-3 --warmup 10 --segment null"
+    )
+    exp = run(train, place, "residual_tcn_el", "overfit", *options.split(), "--valid_segment", "null")
+    values = curves(exp)
+    losses = [values[step, "valid", "relative"] for step in (150, 300)]
+    assert losses[1] < losses[0] < 0.5 and losses[1] < -0.3  # 0: the mean of both sources, 1: the mixture
+    assert all(-1 < values[step, "valid", "stoi_gain"] < 1 for step in (150, 300))
+    saved = torch.load(newest(exp) / "separator.ckpt", weights_only=True)
+    assert saved["statistics.mix_std"].std() > 0  # measured, and kept
 
 
 def test_a_cache_trains_as_the_encoder_does(train, place):
@@ -185,11 +202,18 @@ def test_separate_score_report(train, place):
     assert (summary["sample_rate"], summary["pesq"]) == (8000, "nb")
     test = summary["splits"]["test"]
     assert set(test) == {"mixture"} | ways | {f"ceiling_{way}" for way in ways}
-    assert test["mixture"]["si_sdri"]["mean"] == 0.0 and test["mixture"]["mixtures"] == 2
+    assert test["mixture"]["si_sdri"]["mean"] == test["mixture"]["stoii"]["mean"] == 0.0
+    assert test["mixture"]["mixtures"] == 2
     assert test["none_continuous"]["si_sdr"]["n"] == 2
     assert set(json.loads((sepformer / "summary.json").read_text())["splits"]["test"]) == {"mixture", "waveform"}
     wav, rate = load_audio(next((el / "separated/test.none_continuous").glob("*.s2.wav")))
     assert rate == 8000 and wav.shape == (1, 12800)
+    # which estimate is whose is told before anything is decoded, where there are embeddings
+    for exp, condition, ordered in ((el, "none_continuous", True), (sepformer, "waveform", False)):
+        folder = exp / f"separated/test.{condition}"
+        assert json.loads((folder / "done.json").read_text())["ordered"] is ordered
+        assert evaluate_separation.in_order(folder, "embedding") is ordered
+        assert not evaluate_separation.in_order(folder, "stoi")
     # prompts and codebooks do something
     names = [f"separated/test.{way}" for way in sorted(ways)]
     wavs = [load_audio(sorted((el / name).glob("*.wav"))[0])[0] for name in names]

@@ -8,8 +8,8 @@ class Trapezoid:
     """
 
     def __init__(self, optimizer, warmup=0, decay=0.0):
-        self.groups, self.warmup, self.decay = optimizer.param_groups, warmup, decay
-        self.rates = [group["lr"] for group in self.groups]
+        self.optimizer, self.warmup, self.decay = optimizer, warmup, decay
+        self.rates = [group["lr"] for group in optimizer.param_groups]
 
     def factor(self, step, done):
         """Of the rate of step `step` (from 0 on), before which the share `done` of the training is over."""
@@ -19,5 +19,6 @@ class Trapezoid:
 
     def set(self, step, done):
         """Give the optimizer the rates of the step to come."""
-        for group, rate in zip(self.groups, self.rates, strict=True):
+        # asked for each time: a checkpoint that is loaded brings groups of its own
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * self.factor(step, done)

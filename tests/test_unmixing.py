@@ -1,0 +1,148 @@
+"""A separator in use: windows whose talkers keep their order, any rate and length, and the command."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import ROOT
+
+from pscodec import cli, released, separation
+from pscodec.bin import release
+from pscodec.inference import load_codec
+from pscodec.separation import joined, load_separator, windows
+from pscodec.utils.checkpoint import AtomicCheckpointer
+from pscodec.utils.errors import UserError
+from pscodec.utils.hparams import build_only, compose, resolve
+
+CONF = ROOT / "recipes/WSJ0Mix/separation/conf"
+
+
+@pytest.fixture(scope="module")
+def exp(tmp_path_factory, tiny_exp):
+    """An untrained separator in the embedding of the tiny codec, of mixtures at 16 kHz."""
+    folder = tmp_path_factory.mktemp("separator") / "exp"
+    coder = load_codec(tiny_exp)
+    facts = {"codec": str(tiny_exp), "codec_fingerprint": coder.fingerprint.hex(), "latent_dim": 32}
+    facts |= {"sample_rate": 16000, "n_src": 2, "channels": 16, "n_blocks": 2, "n_heads": 2, "hidden": 16}
+    text = resolve(compose(CONF / "residual_tcn_el.yaml"), facts | {"activation": "elu", "attend_every": 0})
+    torch.manual_seed(0)
+    separator = build_only(text, "separator")
+    torch.nn.init.normal_(separator.output.linear.weight, std=0.3)
+    folder.mkdir()
+    (folder / "hyperparams.yaml").write_text(text)
+    AtomicCheckpointer(folder / "save", {"separator": separator}).save_checkpoint({"step": 1, "score": 1.0})
+    return folder
+
+
+def speech(seconds, rate=16000, seed=0):
+    noise = np.random.default_rng(seed).normal(size=round(seconds * rate))
+    return (0.1 * noise * np.sin(np.arange(noise.size) * 8 / rate) ** 2).astype(np.float32)
+
+
+# ---- windows
+
+
+@pytest.mark.parametrize("cut", [1, 3, 7, 40])
+@pytest.mark.parametrize(("length", "count"), [(2, 1), (10, 1), (11, 2), (16, 2), (17, 3), (40, 6)])
+def test_windows_by_hand(length, count, cut):
+    signal = torch.arange(length)[None]
+    found = list(windows(signal.split(cut, -1), 10, 6))
+    assert len(found) == count and found[-1][0, -1] == length - 1
+    assert [w[0, 0].item() for w in found] == [6 * i for i in range(count)]
+    assert all(w.shape[-1] == 10 for w in found[:-1]) and (count == 1 or 4 < found[-1].shape[-1] <= 10)
+
+
+def test_talkers_keep_their_order_from_window_to_window():
+    signal = torch.randn(3, 2, 100, generator=torch.Generator().manual_seed(0))
+    parts = list(windows([signal], 30, 20))
+    orders = [torch.randperm(3, generator=torch.Generator().manual_seed(i)) for i in range(len(parts))]
+    assert len({tuple(o.tolist()) for o in orders}) > 2
+    whole = torch.cat(list(joined((p[o] for p, o in zip(parts, orders, strict=True)), 10)), -1)
+    assert torch.allclose(whole, signal[orders[0]], atol=1e-6)
+    # where two windows do not agree, the second is faded in: thirds of the way at two shared samples
+    faded = torch.cat(list(joined([torch.ones(1, 1, 4), torch.full((1, 1, 4), 4.0)], 2)), -1)
+    assert faded.flatten().tolist() == pytest.approx([1, 1, 2, 3, 4, 4])
+
+
+# ---- recordings
+
+
+def test_a_short_recording_is_separated_as_the_recipe_does(exp):
+    unmixer = load_separator(exp)
+    wav = torch.from_numpy(speech(2.3))[None]
+    with torch.no_grad():
+        z, _, _ = unmixer.frozen.embed(wav[None])
+        whole = unmixer.frozen.decode(unmixer.system.separator(z), {}, wav.shape[1], unmixer.frozen.scale(wav[None]))
+    assert torch.allclose(unmixer.separate(wav, 16000), whole[0], atol=1e-4 * whole.abs().max())
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(8000, 0.01), (16000, 3.0), (44100, 7.1), (48000, 3.0001)])
+def test_rate_and_length_are_the_recordings(exp, rate, seconds, monkeypatch):
+    monkeypatch.setattr(separation, "WINDOW", 1.0)
+    monkeypatch.setattr(separation, "OVERLAP", 0.25)
+    unmixer, wav = load_separator(exp), speech(seconds, rate)
+    voices = unmixer.separate(np.stack([wav, wav]), rate)  # channels are averaged
+    assert voices.shape == (2, wav.size) and torch.isfinite(voices).all()
+    blocks = torch.from_numpy(wav)[None].split(997, -1)
+    again = torch.cat(list(unmixer.separate_blocks(blocks, rate, float(np.abs(wav).max()))), 1)
+    assert torch.allclose(voices, again, atol=1e-4 * voices.abs().max())
+
+
+def test_a_long_recording_is_separated_as_its_parts_are(exp):
+    """Far from the seams: a network that looks at a bounded stretch gives in windows what it gives at once."""
+    unmixer, wav = load_separator(exp), torch.from_numpy(speech(40.0))[None]
+    voices = unmixer.separate(wav, 16000)
+    with torch.no_grad():
+        z, _, _ = unmixer.frozen.embed(wav[None])
+        whole = unmixer.frozen.decode(unmixer.system.separator(z), {}, wav.shape[1], unmixer.frozen.scale(wav[None]))
+    off = (voices - whole[0]).abs()
+    assert off[:, 2 * 16000 : 8 * 16000].max() < 1e-4 * whole.abs().max()
+    assert off.mean() < 0.02 * whole.abs().mean()  # seams, and the ends of windows, included
+
+
+# ---- the command
+
+
+def test_the_command_writes_a_recording_of_each_talker(exp, tmp_path, capsys):
+    for name, seconds in (("a", 1.0), ("b", 0.5)):
+        soundfile.write(tmp_path / f"{name}.flac", speech(seconds, 22050), 22050)
+    cli.main(["separate", str(tmp_path), "-o", str(tmp_path / "apart"), "--exp", str(exp)])
+    files = sorted((tmp_path / "apart").iterdir())
+    assert [f.name for f in files] == ["a.s1.wav", "a.s2.wav", "b.s1.wav", "b.s2.wav"]
+    assert [(soundfile.info(f).frames, soundfile.info(f).samplerate) for f in files] == 2 * [(22050, 22050)] + 2 * [
+        (11025, 22050)
+    ]
+    assert "b.s*.wav: 2 talkers, 0.50 s at 22050 Hz" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="a.s1.wav exists; --force overwrites it"):
+        cli.main(["separate", str(tmp_path / "a.flac"), "-o", str(tmp_path / "apart"), "--exp", str(exp)])
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [(np.zeros(16000), "near-silent"), (np.zeros(0), "empty audio file"), (None, "no such file")],
+)
+def test_mistakes_are_one_line_and_nothing_is_left(exp, tmp_path, samples, message):
+    source = tmp_path / "x.wav"
+    if samples is not None:
+        soundfile.write(source, samples, 16000)
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["separate", str(source), "-o", str(tmp_path / "apart"), "--exp", str(exp)])
+    assert message in str(exit.value) and "\n" not in str(exit.value)
+    assert not list(tmp_path.glob("apart/*"))
+
+
+def test_what_is_no_separator_is_told(tiny_exp, exp, tmp_path):
+    with pytest.raises(UserError, match="not an experiment of the separation recipe"):
+        load_separator(tiny_exp)
+    with pytest.raises(SystemExit, match="-o DIR"):
+        cli.main(["separate", "x.wav", "--exp", str(exp)])
+
+
+def test_a_released_separator_is_the_trained_one_without_pickle(exp, tmp_path, monkeypatch):
+    monkeypatch.setattr(released, "WEIGHTS", tmp_path)
+    release.main(["--exp", str(exp), "--out", str(tmp_path / "given")])
+    assert sorted(p.name for p in (tmp_path / "given").iterdir()) == ["hyperparams.yaml", "separator.safetensors"]
+    assert released.names("separator") == ["given"] and released.names() == []
+    wav = speech(1.0)
+    given, trained = (load_separator(name).separate(wav, 16000) for name in ("given", exp))
+    assert torch.equal(given, trained)
