@@ -1,13 +1,16 @@
 """Mixtures made on the fly: what the list says, and nothing that depends on when it is asked for."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from conftest import RATE, tone
 from torch.utils.data import DataLoader
 
 from pscodec.data.codec import Batches
+from pscodec.data.kaldi import read_data_dir, write_data_dir, write_table
 from pscodec.data.mixture import Mixture, MixtureDataset, Source, collate, read_mixtures, write_mixtures
 from pscodec.utils.errors import UserError
 
@@ -84,6 +87,21 @@ def test_a_resumed_run_draws_what_an_unbroken_one_drew_whatever_the_workers(fold
 
     whole, resumed = batches(0, 0), batches(3, 2)
     assert len(resumed) == 2 and all(same(a, b) for a, b in zip(whole[3:], resumed, strict=True))
+
+
+def test_dynamic_mixing_by_talker_hears_all_equally_often(folder):
+    utterances = read_data_dir(folder.parent / "clean")
+    del utterances["a-2"], utterances["c-1"]
+    utterances["d-1"] = replace(utterances["b-1"], utt="d-1", spk="d")
+    write_data_dir(folder.parent / "other", utterances)  # a and d have one utterance, b has two
+    write_table(folder / "utt2level", dict.fromkeys(utterances, 0.03125))
+    mixtures, meta = read_mixtures(folder)
+    meta |= {"clean": str(folder.parent / "other"), "by_talker": True}
+    write_mixtures(folder, [Mixture("m", (Source("a-1", 0, 1.0), Source("b-1", 0, 1.0)), RATE)], meta)
+    data = MixtureDataset(folder, dynamic=True)
+    drawn = [utt for number in range(300) for utt in data._choose("b-2", np.random.default_rng(number))]
+    counts = [sum(utt[0] == name for utt in drawn) for name in "abd"]
+    assert max(counts) < 1.25 * min(counts) and data[0]["sources"].shape[0] == 2
 
 
 def test_dynamic_mixing_takes_every_utterance_with_one_of_another_talker_at_its_level(folder):

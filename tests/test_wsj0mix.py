@@ -87,6 +87,11 @@ def test_drawn_lists_mix_talkers_evenly_and_only_depend_on_the_seed(local):
         assert sorted(min(u[0], "b") if u[0] == "a" else u[0] for u in entry.utts)[1:] == ["c", "d"]
         assert sum(db for _, db in entry.sources) == 0
     assert all(int(u[2:]) >= 2 for e in draw(crowd(), 20, 2, 0, min_seconds=2.5) for u in e.utts)
+    # by talker: who has one utterance is heard as often as who has six
+    entries = draw(crowd(), 200, 2, seed=0, by_talker=True)
+    spoken = [u[0] for e in entries for u in e.utts]
+    shares = [spoken.count(name) for name in "abcd"]
+    assert max(shares) < 1.3 * min(shares) and all(e.utts[0][0] != e.utts[1][0] for e in entries)
     with pytest.raises(UserError, match="3 talkers .* too few to mix 3|2 talkers"):
         draw(crowd(), 5, 3, 0, one_speaker=[["a", "b"], ["c", "d"]])
 

@@ -144,11 +144,13 @@ def conditions_of_scoring(experiments):
 
 
 COST_NOTE = (
-    "GMACs: multiply-accumulate operations for 2 s of mixture. Encoder: of one signal. In use: encoder, separator, a "
-    "decoder for each source. Every product is counted, attention's too; the column by modules holds what lies inside "
-    "plain torch layers, all that a counter of modules such as PyTorch-OpCounter sees: it misses attention and, of "
-    "SpeechBrain's and torch's attention modules, the projections to queries, keys and values (the paper's 77.3 for "
-    "SepFormer is this count), and layers under a weight norm. Mixtures/s: median of the training log; "
+    "GMACs: multiply-accumulate operations for 2 s of mixture. Encoder: of one signal. In training: a forward pass; "
+    "with the embedding loss the separator, and encoders for mixture and sources unless embeddings are cached; with "
+    "the waveform loss encoder, separator and a decoder for each source. In use: encoder, separator, a decoder for "
+    "each source. Every product is counted, attention's too; the column by modules holds what lies inside plain torch "
+    "layers, all that a counter of modules such as PyTorch-OpCounter sees: it misses attention and, of SpeechBrain's "
+    "and torch's attention modules, the projections to queries, keys and values (the paper's 77.3 for SepFormer is "
+    "this count), and layers under a weight norm. Mixtures/s: median of the training log; "
     f"h/epoch: {EPOCH:,} mixtures at this rate, of the training's segment length."
 )
 
@@ -188,11 +190,15 @@ def results(experiments, paper):
 
 def costs(experiments, paper):
     """`(header, rows)` of Table IV."""
-    header = ["", "encoder", "separator", "of it attention", "by modules", "decoder", "in use", "mixtures/s", "h/epoch"]
+    header = ["", "encoder", "separator", "of it attention", "by modules", "decoder", "in training", "in use"]
+    header += ["mixtures/s", "h/epoch"]
     rows = []
     for e in experiments:
         cost, giga = e["cost"], lambda macs: f"{macs / 1e9:.2f}"
         parts = {part: cost.get(part, {}).get("total", 0) for part in ("encoder", "separator", "decoder")}
+        encoded = 0 if e["cached"] else 1 + e["n_src"] if e["loss"] == "embedding" else 1
+        decoded = e["n_src"] if e["loss"] == "waveform" else 0
+        training = parts["separator"] + encoded * parts["encoder"] + decoded * parts["decoder"]
         speeds = e["curves"].get("mixtures_per_second", {}).get("train", ([], []))[1]
         speed = float(np.median(speeds)) if speeds else None
         rows.append(
@@ -205,6 +211,7 @@ def costs(experiments, paper):
                     giga(cost["separator"]["attention"]),
                     giga(cost["separator"]["plain"]),
                     giga(parts["decoder"]),
+                    giga(training),
                     giga(parts["encoder"] + parts["separator"] + e["n_src"] * parts["decoder"]),
                     f"{speed:.1f}" if speed else "-",
                     f"{EPOCH / speed / 3600:.2f}" if speed else "-",
@@ -213,7 +220,8 @@ def costs(experiments, paper):
         )
     if "table4" in paper:
         rows.append(("head", ["the paper's Table IV (2 s at 8 kHz, counted by modules; V100)"]))
-        rows += [("paper", [r["system"], "", "", "", r["gmacs"], "", "", "", r["hours"]]) for r in paper["table4"]]
+        blank = [""] * 3
+        rows += [("paper", [r["system"], *blank, "", "", r["gmacs"], "", "", r["hours"]]) for r in paper["table4"]]
     return header, rows
 
 

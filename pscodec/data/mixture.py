@@ -227,16 +227,21 @@ class MixtureDataset(Dataset):
         sources = torch.stack([wav[: min(map(len, wavs))] for wav in wavs])
         return sources * joint_gain(sources, always=False)
 
-    def _mix(self, utt, rng):
-        """Sources `[S, L]`: `utt` and random utterances of other talkers; by talker, all are random."""
-        chosen = [utt]
+    def _choose(self, utt, rng):
+        """Utterances to mix: `utt` and random ones of other talkers; by talker, all are random."""
+        n_src = self.meta["n_src"]
         if self.meta.get("by_talker"):
-            names = rng.permutation(sorted(self.heard))[: self.meta["n_src"]]
-            chosen = [self.heard[name][rng.integers(len(self.heard[name]))] for name in names]
-        while len(chosen) < self.meta["n_src"]:
+            return [rng.choice(self.heard[name]) for name in rng.permutation(sorted(self.heard))[:n_src]]
+        chosen = [utt]
+        while len(chosen) < n_src:
             other = self.utts[rng.integers(len(self.utts))]
             if self.talker[other] not in [self.talker[c] for c in chosen]:
                 chosen.append(other)
+        return chosen
+
+    def _mix(self, utt, rng):
+        """Sources `[S, L]` of what `_choose` has chosen."""
+        chosen = self._choose(utt, rng)
         speeds = [self._speed(rng) for _ in chosen]
         durations = [self.utterances[c].duration / speed for c, speed in zip(chosen, speeds, strict=True)]
         seconds = min((min if self.meta["mode"] == "min" else max)(durations), self.segment or math.inf)
