@@ -1,5 +1,6 @@
 """The PSCodec family: what DRL, ICT, CasAN and HifiCodec are made of, and every configuration of the recipe."""
 
+import re
 import shutil
 
 import numpy as np
@@ -307,6 +308,14 @@ def test_frozen_parts_stand_still_in_training(recipe):
 
 
 # ---- every configuration
+
+
+def test_every_choice_is_marked_as_the_papers_or_ours(recipe):
+    lines = (recipe / "conf/base.yaml").read_text().split("# ---- the codec, and")[0].splitlines()
+    choices = [line for line in lines if re.match(r"\w+: ", line)]
+    assert len(choices) > 60
+    assert [line for line in choices if not re.search(r"# (paper|ours, because)\b", line)] == []
+
 
 CONFIGURATIONS = [
     "hificodec",
