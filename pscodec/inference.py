@@ -20,7 +20,7 @@ from pscodec.bitstream import Header, Stream
 from pscodec.data.audio import as_wav, load_audio, resample, silence
 from pscodec.features import FBank, LogMel
 from pscodec.models.optimise import optimise
-from pscodec.profile import Profile, Vector, find_profile
+from pscodec.profile import Profile, Tokens, Vector, find_profile
 from pscodec.streaming import StreamDecoder, StreamEncoder
 from pscodec.types import Prompt
 from pscodec.utils.checkpoint import load_weights
@@ -95,20 +95,28 @@ class Coder:
         if not self.model.takes_prompt:
             raise UserError(f"{self._this} takes no prompt, so it has no speaker profiles")
         recordings = [load_audio(p) if isinstance(p, str | Path) else p for p in prompts]
-        sides = [self._vectors(p) for p in recordings]
-        means = {name: torch.stack([side[name] for side in sides]).mean(0) for name in sides[0]}
-        seconds = sum(_mono(p[0]).shape[-1] / p[1] for p in recordings if isinstance(p, tuple))
-        return Profile(
-            {k: Vector.of(v.numpy()) for k, v in means.items()}, self.fingerprint, self.name, len(prompts), seconds
+        sides = [self._sent(p) for p in recordings]
+        if len(sides) > 1 and any(self.model.side_sizes.values()):
+            raise UserError(f"{self._this} sends tokens of a speaker, which have no mean: enroll one recording")
+        means = (
+            {name: torch.stack([side[name] for side in sides]).mean(0) for name in sides[0]} if sides[1:] else sides[0]
         )
+        seconds = sum(_mono(p[0]).shape[-1] / p[1] for p in recordings if isinstance(p, tuple))
+        return Profile(self._packed(means), self.fingerprint, self.name, len(prompts), seconds)
 
-    def _vectors(self, prompt):
-        """Side vectors `[D]`, name -> float32 tensor, of a Prompt, a path or (wav, sample rate)."""
+    def _sent(self, prompt):
+        """The model's side information, name -> float32 `[D]` or int64 `[N]`, of a Prompt, a path or (wav, rate)."""
         if isinstance(prompt, str | Path):
             prompt = load_audio(prompt)
         if not isinstance(prompt, Prompt):
             prompt = self.prompt(*prompt)
-        return {k: z.flatten().float().cpu() for k, z in self.model.side(prompt.to(self.device)).items()}
+        side = self.model.side(prompt.to(self.device))
+        return {k: (z.flatten() if self.model.side_sizes[k] else z.flatten().float()).cpu() for k, z in side.items()}
+
+    def _packed(self, side):
+        """`_sent`'s, as a file holds it: name -> profile.Vector or Tokens."""
+        sizes = self.model.side_sizes
+        return {k: Tokens(z.numpy(), sizes[k]) if sizes[k] else Vector.of(z.numpy()) for k, z in side.items()}
 
     @torch.inference_mode()
     def header(self, prompt, n_samples=None):
@@ -118,7 +126,7 @@ class Coder:
             self._check_model(prompt, "enrolled")
             profile = prompt.hash
         elif prompt is not None and self.model.sees:
-            side = {name: Vector.of(z.numpy()) for name, z in self._vectors(prompt).items()}
+            side = self._packed(self._sent(prompt))
         second = max(1, round(self.model.frame_rate))
         return Header(*self._shape(self.model.n_q), self.fingerprint, self.name, side, profile, second, n_samples)
 
@@ -136,14 +144,16 @@ class Coder:
             profile = known[0] if known else find_profile(header.profile, paths)
             self._check_model(profile, "enrolled")
             side = profile.side
-        sizes = {name: len(vector.levels) for name, vector in side.items()}
-        if sizes and sizes != {name: z.shape[1] for name, z in self.silent_side.items()}:
+        entries = self.model.side_sizes
+        wanted = {name: (z.shape[1], entries[name]) for name, z in self.silent_side.items()} if side else {}
+        if {name: (sent.size, getattr(sent, "entries", None)) for name, sent in side.items()} != wanted:
             raise UserError(f"malformed header: side information that is not that of {self._this}")
-        return {name: torch.from_numpy(v.floats())[None, :, None].to(self.device) for name, v in side.items()}
+        side = {name: torch.from_numpy(sent.numbers())[None].to(self.device) for name, sent in side.items()}
+        return {name: numbers if entries[name] else numbers.unsqueeze(2) for name, numbers in side.items()}
 
     @cached_property
     def silent_side(self):
-        """What `side` would be of a second of silence: the vectors that there are, and their sizes."""
+        """What `model.side` gives of a second of silence: what is sent, in its sizes."""
         if not self.model.sees:
             return {}
         with torch.inference_mode():

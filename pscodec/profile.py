@@ -1,7 +1,8 @@
-"""Side information: the vectors that a codec's decoder needs of the speaker, quantized, and `.psp` files with them.
+"""Side information: what a codec's decoder needs once an utterance, and `.psp` files with it.
 
-A decoder helped by prompts (PSCodec: `z_vp` and `z_mel`) cannot start without them, so they are sent, and counted: as
-bytes with a step of their own each, a quarter of the size of floats. docs/format.md describes the bytes.
+A decoder helped by prompts (PSCodec: `z_vp` and `z_mel`) cannot start without them, so they are sent, and counted:
+vectors as bytes with a step of their own each, a quarter of the size of floats; tokens (TiCodec's of the timbre) in as
+many bits as they need. docs/format.md describes the bytes.
 """
 
 import hashlib
@@ -12,16 +13,20 @@ from pathlib import Path
 
 import numpy as np
 
+from pscodec.packets import pack_codes, unpack_codes
 from pscodec.utils.errors import UserError
 from pscodec.utils.files import atomic_path
 
 SUFFIX = ".psp"
 MAGIC, VERSION = b"PSP", 1
+WITH_TOKENS = 2  # the version of a .psp file that has some
+TOKENS = 0x8000  # in the count of numbers: they are tokens
 LEVELS = 127  # of either sign
 MOST_BYTES = 65535  # of a whole file or header
 _FIXED = struct.Struct("<3sBH8sHf")  # magic, version, bytes of the file, model, recordings, seconds
 _CRC = struct.Struct("<I")
 _VECTOR = struct.Struct("<Hf")  # numbers, step
+_TOKENS = struct.Struct("<HI")  # TOKENS + numbers, entries
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,47 @@ class Vector:
             raise ValueError("a side vector with NaN or infinite values")
         return cls(np.rint(values / step if step else values).clip(-LEVELS, LEVELS).astype(np.int8), float(step))
 
+    @property
+    def size(self):
+        return len(self.levels)
+
     def floats(self):
         """Float32 `[D]`."""
         return self.levels.astype(np.float32) * np.float32(self.step)
+
+    numbers = floats
+
+    def __str__(self):
+        return f"{self.size} x 8 bit"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of one codebook: `codes` int64 `[N]`, each below `entries`."""
+
+    codes: np.ndarray
+    entries: int
+
+    def __post_init__(self):
+        if not (len(self.codes) < TOKENS and 1 <= self.entries < 1 << 32):
+            raise ValueError(f"{len(self.codes)} tokens of {self.entries} entries")
+        if len(self.codes) and not 0 <= self.codes.min() <= self.codes.max() < self.entries:
+            raise ValueError(f"a token outside 0..{self.entries - 1}")
+
+    @property
+    def bits(self):
+        return max(1, (self.entries - 1).bit_length())
+
+    @property
+    def size(self):
+        return len(self.codes)
+
+    def numbers(self):
+        """Int64 `[N]`."""
+        return self.codes
+
+    def __str__(self):
+        return f"{self.size} tokens of {self.bits} bit"
 
 
 def pack_text(text, most=255):
@@ -52,11 +95,19 @@ def pack_text(text, most=255):
 
 
 def pack_side(side):
-    """The bytes of vectors `side`, name -> Vector."""
+    """The bytes of `side`, name -> Vector or Tokens."""
     parts = [bytes([len(side)])]
-    for name, vector in side.items():
-        parts += [pack_text(name), _VECTOR.pack(len(vector.levels), vector.step), vector.levels.tobytes()]
+    for name, sent in side.items():
+        parts.append(pack_text(name))
+        if isinstance(sent, Tokens):
+            parts += [_TOKENS.pack(TOKENS | len(sent.codes), sent.entries), pack_codes(sent.codes[None], sent.bits)]
+        else:
+            parts += [_VECTOR.pack(len(sent.levels), sent.step), sent.levels.tobytes()]
     return b"".join(parts)
+
+
+def has_tokens(side):
+    return any(isinstance(sent, Tokens) for sent in side.values())
 
 
 class Fields:
@@ -81,22 +132,31 @@ class Fields:
         """The inverse of `pack_side`."""
         side = {}
         for _ in range(self.byte()):
-            name = self.text()
-            size, step = _VECTOR.unpack(self.take(_VECTOR.size))
-            if not name.isidentifier() or name in side or not 0 <= step < 1e30:  # not NaN either
+            name, data = self.text(), self.take(_VECTOR.size)
+            if not name.isidentifier() or name in side:
+                raise ValueError("malformed header")
+            size, step = _VECTOR.unpack(data)
+            if size & TOKENS:
+                side[name] = self._tokens(size & ~TOKENS, _TOKENS.unpack(data)[1])
+                continue
+            if not 0 <= step < 1e30:  # not NaN either
                 raise ValueError("malformed header")
             side[name] = Vector(np.frombuffer(self.take(size), np.int8), step)
         return side
 
+    def _tokens(self, n, entries):
+        bits = max(1, (entries - 1).bit_length())
+        return Tokens(unpack_codes(self.take(-(-n * bits // 8)), 1, n, bits)[0], entries)
+
 
 @dataclass(frozen=True)
 class Profile:
-    """A speaker, as one model's decoder wants to know it: `side`, name -> Vector.
+    """A speaker, as one model's decoder wants to know it: `side`, name -> Vector or Tokens.
 
     `fingerprint` and `model` say of which model; `seconds` of `recordings` recordings it was made.
     """
 
-    side: dict[str, Vector]
+    side: dict[str, Vector | Tokens]
     fingerprint: bytes
     model: str = ""
     recordings: int = 1
@@ -112,7 +172,8 @@ class Profile:
         size = _FIXED.size + len(body) + _CRC.size
         if size > MOST_BYTES:
             raise ValueError(f"{size} bytes of side information; a file holds {MOST_BYTES}")
-        data = _FIXED.pack(MAGIC, VERSION, size, self.fingerprint, self.recordings, self.seconds) + body
+        version = WITH_TOKENS if has_tokens(self.side) else VERSION
+        data = _FIXED.pack(MAGIC, version, size, self.fingerprint, self.recordings, self.seconds) + body
         return data + _CRC.pack(zlib.crc32(data))
 
     @classmethod
@@ -120,8 +181,8 @@ class Profile:
         """The inverse of `pack`. Raises ValueError in one line for damaged, truncated or foreign data."""
         if data[:3] != MAGIC:
             raise ValueError("not a .psp file")
-        if len(data) > 3 and data[3] != VERSION:
-            raise ValueError(f"a .psp file of version {data[3]}; this program knows version {VERSION}")
+        if len(data) > 3 and data[3] not in (VERSION, WITH_TOKENS):
+            raise ValueError(f"a .psp file of version {data[3]}; this program knows versions 1 and 2")
         if len(data) < _FIXED.size + _CRC.size or len(data) != _FIXED.unpack_from(data)[2]:
             raise ValueError("a damaged .psp file (its length is wrong)")
         if _CRC.unpack(data[-_CRC.size :])[0] != zlib.crc32(data[: -_CRC.size]):

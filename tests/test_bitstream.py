@@ -227,7 +227,7 @@ def resealed(data, change):
 @pytest.mark.parametrize(
     ("offset", "value", "message"),
     [
-        (3, b"\x03", "version 3"),
+        (3, b"\x04", "version 4"),
         (14, bytes(4), "malformed"),
         (18, bytes(2), "malformed"),
         (20, b"\0", "malformed"),

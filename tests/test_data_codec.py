@@ -105,6 +105,12 @@ def test_misspelt_choices(data_dir):
             SegmentPromptDataset(data_dir, SEES, **wrong)
 
 
+def test_segments_are_whole_frames(data_dir):
+    wav = SegmentPromptDataset(data_dir, segment=0.38, hop_length=320)[(0, 0)]["wav"]
+    assert wav.shape == (1, 28 * 320)  # 9120 samples are 28.5 frames; half is rounded to even
+    assert SegmentPromptDataset(data_dir, segment=0.001, hop_length=320)[(0, 0)]["wav"].shape == (1, 320)
+
+
 def epochs(batches, *numbers):
     out = []
     for number in numbers:

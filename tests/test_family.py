@@ -1,11 +1,14 @@
 """The PSCodec family: what DRL, ICT, CasAN and HifiCodec are made of, and every configuration of the recipe."""
 
+import re
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from pscodec.brains import ict
+from pscodec.brains.start import digest, start_from
 from pscodec.discriminators.msd import MultiScaleDiscriminator
 from pscodec.layers.transformer import CrossAttention
 from pscodec.losses.adversarial import FeatureMatching, LeastSquaresGenerator, least_squares_discriminator
@@ -15,7 +18,7 @@ from pscodec.types import CodecOutput, Evidence, Judged, Prompt, Quantized
 from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError
 from pscodec.utils.files import write_text
-from pscodec.utils.hparams import build, build_only, compose, resolve
+from pscodec.utils.hparams import build, build_only, compose, plain, resolve
 
 
 def latent(*values):
@@ -222,51 +225,97 @@ def parent(recipe, tmp_path):
     return tmp_path / "parent"
 
 
+ICT = dict.fromkeys(("quantizer", "encoder", "vpp_enc", "melp_enc"), "parent") | {"decoder": "theta_0"}
+
+
 def test_ict_copies_exactly_the_named_parts(recipe, parent):
     text = text_of(recipe, "pscodec_drl_ict")
+    assert plain(text)["start_from"] == ICT | {"fusion": "theta_0"}
     torch.manual_seed(1)
     codec = build_only(text, "codec")
-    lines = ict.transfer(codec, parent, text, ["quantizer", "encoder", "vpp_enc", "melp_enc"])
+    lines = start_from(codec, ICT, text, parent)
     torch.manual_seed(0)
     start = build_only(text, "codec").state_dict()
     for name, parameter in codec.named_parameters():
         learned = name.split(".")[0] in ("quantizer", "encoder", "vpp_enc", "melp_enc")
         assert torch.equal(parameter, start[name] + 1 if learned else start[name]), name
     told = {line.split()[0]: line for line in lines}
-    assert "new, from theta_0" in told["decoder"] and ict.digest(codec.decoder.state_dict()) in told["decoder"]
+    assert f"theta_0 {digest(start)}" in told["decoder"] and digest(codec.decoder.state_dict()) in told["decoder"]
     for name in ("quantizer", "encoder", "vpp_enc", "melp_enc"):
-        assert "learned, from theta_1" in told[name] and ict.digest(getattr(codec, name).state_dict()) in told[name]
-    assert ict.digest(start) in lines[0] and "step 7" in lines[0]
+        assert "learned in 7 steps" in told[name] and digest(getattr(codec, name).state_dict()) in told[name]
+    assert "new: fusion, discriminators" in lines[-1]
+
+
+def test_parts_come_from_several_experiments_and_the_others_start_anew(recipe, parent, tmp_path):
+    shutil.copytree(parent, tmp_path / "other")
+    text = text_of(recipe, "pscodec_base", decoder_width=64)  # a decoder that no experiment has
+    torch.manual_seed(5)
+    codec = build_only(text, "codec")
+    decoder = {k: v.clone() for k, v in codec.decoder.state_dict().items()}
+    start_from(codec, {"encoder": str(parent), "quantizer": str(tmp_path / "other")}, text)
+    torch.manual_seed(0)
+    start = build_only(text_of(recipe, "pscodec_base"), "codec")
+    assert torch.equal(codec.encoder.last.bias, start.encoder.last.bias + 1)
+    assert torch.equal(codec.quantizer.codebooks[0].entries, start.quantizer.codebooks[0].entries + 1)
+    assert all(torch.equal(decoder[k], v) for k, v in codec.decoder.state_dict().items())
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"latent_dim": 64}, "its codec is not this configuration's"),
-        ({"seed": 1}, "its seed is not this configuration's (value: 0 there, 1 here)"),
-        ({"decoder_strides": [8, 5, 4, 2]}, "decoder.strides"),
+        ({"latent_dim": 64}, "its quantizer is not this configuration's (dim: 32 there, 64 here)"),
+        ({"sample_rate": 16000}, "its sample_rate is not this configuration's (value: 24000 there, 16000 here)"),
+        ({"decoder_strides": [8, 5, 4, 2]}, "its decoder is not this configuration's (strides: [4, 4, 4, 5] there"),
     ],
 )
-def test_ict_refuses_a_parent_of_another_configuration(recipe, parent, overrides, message):
+def test_parts_of_another_configuration_are_refused(recipe, parent, overrides, message):
     text = text_of(recipe, "pscodec_drl_ict", **overrides)
     with pytest.raises(UserError) as refused:
-        ict.transfer(build_only(text, "codec"), parent, text, ["encoder"])
+        start_from(build_only(text, "codec"), ICT, text, parent)
     assert message in str(refused.value)
 
 
-def test_ict_refuses_what_is_no_parent(recipe, parent, tmp_path):
+def test_what_cannot_be_started_from_is_told(recipe, parent, tmp_path):
     text = text_of(recipe, "pscodec_drl_ict")
     codec = build_only(text, "codec")
     with pytest.raises(UserError, match="has no part 'quantiser'"):
-        ict.transfer(codec, parent, text, ["quantiser"])
+        start_from(codec, {"quantiser": "parent"}, text, parent)
+    with pytest.raises(UserError, match="quantizer: parent needs an experiment, --parent"):
+        start_from(codec, ICT, text)
     with pytest.raises(UserError, match="not an experiment"):
-        ict.transfer(codec, tmp_path / "none", text, ["encoder"])
+        start_from(codec, {"encoder": str(tmp_path / "none")}, text)
     (parent / "save/theta_0.safetensors").unlink()
     with pytest.raises(UserError, match="run stage 3"):
-        ict.transfer(codec, parent, text, ["encoder"])
+        start_from(codec, {"decoder": "theta_0"}, text, parent)
+
+
+def test_frozen_parts_stand_still_in_training(recipe):
+    text = text_of(recipe, "pscodec_base", codebook_update="ema", kmeans_steps=0, restart_after=1)
+    codec = build_only(text, "codec")
+    codec.freeze(["encoder", "quantizer"])
+    codec.train()
+    assert not codec.encoder.training and not codec.quantizer.codebooks[0].training and codec.decoder.training
+    before = {k: v.clone() for k, v in codec.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in codec.parameters() if p.requires_grad], lr=0.1)
+    prompt = Prompt(mel=torch.randn(2, 80, 60), voiceprint=torch.randn(2, 192))
+    codec(0.1 * torch.randn(2, 1, 3200), prompt).wav_hat.square().sum().backward()
+    optimizer.step()
+    moved = {k.split(".")[0] for k, v in codec.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved == {"vpp_enc", "melp_enc", "decoder"}
+    assert all(codec.encoder.training is False for _ in [codec.eval(), codec.train()])
+    with pytest.raises(ValueError, match="the codec has no part 'coder'"):
+        codec.freeze(["coder"])
 
 
 # ---- every configuration
+
+
+def test_every_choice_is_marked_as_the_papers_or_ours(recipe):
+    lines = (recipe / "conf/base.yaml").read_text().split("# ---- the codec, and")[0].splitlines()
+    choices = [line for line in lines if re.match(r"\w+: ", line)]
+    assert len(choices) > 60
+    assert [line for line in choices if not re.search(r"# (paper|ours, because)\b", line)] == []
+
 
 CONFIGURATIONS = [
     "hificodec",

@@ -3,7 +3,8 @@
 import pytest
 
 from pscodec.utils.errors import UserError
-from pscodec.utils.hparams import build, build_only, compose, resolve
+from pscodec.utils.hparams import build, build_only, compose, plain, resolve
+from pscodec.utils.options import as_now, check_same_model
 
 BASE = """\
 lr: 0.1
@@ -92,3 +93,93 @@ def test_a_value_that_a_part_refuses_is_one_line():
     text = "part: !new:pscodec.layers.transformer.SelfAttention\n    channels: 8\n    n_heads: 3\n"
     with pytest.raises(UserError, match="cannot be built: .*8 channels do not divide into 3 heads"):
         build(text)
+
+
+# ---- paths
+
+
+def test_a_variant_sets_a_path_and_leaves_what_stands_beside_it(conf):
+    variant = "base: base.yaml\ncodebook.size: 4\ncodebook.update: ema\n"
+    (conf / "variant.yaml").write_text(variant)
+    book = build(resolve(compose(conf / "variant.yaml")))["codebook"]
+    assert book.entries.shape == (4, 4) and book.update == "ema"
+    (conf / "variant.yaml").write_text(f"{variant}codebook: !new:pscodec.quantizers.codebook.Codebook\n    size: 9\n")
+    assert "dim" not in compose(conf / "variant.yaml").split("codebook:")[1].split("optimizer")[0], "in their order"
+    assert build(resolve(compose(conf / "base.yaml"), {"codebook.size": 5}))["codebook"].size == 5
+
+
+def test_one_more_loss_is_two_lines(recipe, tmp_path):
+    text = f"base: {recipe}/conf/pscodec_base.yaml\n"
+    text += "losses.terms.diffusion: !new:pscodec.losses.base.ModelLoss\n    name: diffusion\n"
+    (tmp_path / "x.yaml").write_text(text + "losses.weights.diffusion: 5\n")
+    losses = plain(resolve(compose(tmp_path / "x.yaml"), {"losses.weights.adv": 4}))["losses"]
+    assert losses["weights"]["diffusion"] == 5 and losses["weights"]["adv"] == 4 and "wav" in losses["terms"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("codebok.size: 3", "unknown key 'codebok.size' .did you mean 'codebook'"),
+        ("codebook.inner.size: 3", "unknown key 'codebook.inner.size'"),
+        ("lr.size: 3", "unknown key 'lr.size': lr has no entries"),
+    ],
+)
+def test_a_path_that_leads_nowhere(conf, line, message):
+    (conf / "variant.yaml").write_text(f"base: base.yaml\n{line}\n")
+    with pytest.raises(UserError, match=message):
+        compose(conf / "variant.yaml")
+
+
+def test_an_entry_that_a_part_does_not_know_is_one_line(conf):
+    (conf / "variant.yaml").write_text("base: base.yaml\ncodebook.sise: 3\n")
+    with pytest.raises(UserError, match="cannot be built: .*'sise'"):
+        build(resolve(compose(conf / "variant.yaml")))
+
+
+# ---- an experiment that is resumed
+
+
+@pytest.fixture
+def exp(conf):
+    (conf / "exp/save/CKPT+1").mkdir(parents=True)
+    (conf / "exp/hyperparams.yaml").write_text(resolve(compose(conf / "base.yaml"), {"lr": 0.3}))
+    return conf / "exp"
+
+
+def resumed(exp, options, config="base.yaml"):
+    def anew(known):
+        return resolve(compose(exp.parent / config), known)
+
+    check_same_model(exp, anew(options), anew=anew)
+
+
+def test_the_same_configuration_goes_on_and_another_does_not(exp):
+    resumed(exp, {"lr": 0.3})
+    for options, told in (
+        ({"lr": 0.2}, "lr: 0.3 there, 0.2 here"),
+        ({"lr": 0.3, "width": 5}, "width: 4 there, 5 here"),
+    ):
+        with pytest.raises(UserError, match=f"another configuration .{told}"):
+            resumed(exp, options)
+    with pytest.raises(UserError, match="codebook.class: .*Codebook there, .*ResidualVQ here"):
+        resumed(exp, {"lr": 0.3, "width": 4}, "variant.yaml")
+
+
+def test_a_key_that_is_new_counts_as_its_default(exp):
+    more = "clip: !ref <lr>\nwide: 7\nnest:\n    deep: 1\n"
+    (exp.parent / "base.yaml").write_text(BASE.replace("    size: 8\n", "    size: 8\n    decay: 0.9\n") + more)
+    resumed(exp, {"lr": 0.3})
+    for options, told in (
+        ({"wide": 8}, "wide: 7 there, 8 here"),
+        ({"clip": 0}, "clip: 0.3 there, 0 here"),
+        ({"codebook.decay": 0.5}, "codebook.decay: 0.9 there, 0.5 here"),
+    ):
+        with pytest.raises(UserError, match=told):
+            resumed(exp, {"lr": 0.3} | options)
+
+
+def test_older_words_are_understood():
+    quant = "losses:\n  terms:\n    quant: !new:pscodec.losses.quantization.Quantization\n"
+    old = f"residual_dropout: 0.5\nvoiceprint: none\n{quant}"
+    term = {"class": "!new:pscodec.losses.base.ModelLoss", "name": "quant"}
+    assert as_now(plain(old)) == {"n_q_dropout": 0.5, "losses": {"terms": {"quant": term}}}

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "features": GROUND,
     "layers": GROUND,
     "layers.spectrum": GROUND | {"features", "layers"},
-    "profile": GROUND,
+    "profile": GROUND | {"packets"},
     "packets": GROUND,
     "bitstream": GROUND | {"packets", "profile"},
     "data.audio": GROUND | {"features"},

@@ -105,7 +105,7 @@ def test_budgets_and_the_users_options_reach_every_row(made):
     assert [run.steps for run in runs] == [20, 10, 10]
     assert [run.options["log_steps"] for run in runs] == ["4", "2", "2"]
     parent, child = runs[1:]
-    assert child.values["lambda_drl"] == parent.values["lambda_drl"] == 0 and child.values["ict_learned"]
+    assert child.values["lambda_drl"] == parent.values["lambda_drl"] == 0 and child.values["parent"]
     assert parent.options["quantize_start"] == child.options["quantize_start"]  # ICT wants the same codec
 
 

@@ -45,7 +45,7 @@ def dump(coder, folder, out, allow_pipes=False):
                 stream = coder.encode(wav, rate, None)
                 codes = stream.codes.astype(np.min_scalar_type(m.codebook_size - 1))
                 with atomic_path(path) as partial:
-                    np.savez(partial, codes=codes, n_samples=stream.n_samples)
+                    np.savez(partial, codes=codes, n_samples=stream.n_samples, **_own_side(stream.header))
             places[utt] = str(path)
         except UserError as error:
             failed[utt] = str(error)
@@ -54,6 +54,11 @@ def dump(coder, folder, out, allow_pipes=False):
         raise UserError(f"{folder}: no utterance could be coded ({why})")
     write_table(out / "codes.scp", places)
     return failed
+
+
+def _own_side(header):
+    """What a recording itself is sent with (of a prompt nothing is), name -> numbers or tokens."""
+    return {name: sent.numbers() for name, sent in header.side.items()}
 
 
 @one_line_errors

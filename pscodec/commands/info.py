@@ -61,17 +61,17 @@ def show_stream(name):
     if h.profile:
         print(f"  speaker: profile {h.profile.hex()}")
     elif h.side:
-        print(f"  speaker: {', '.join(f'{k} {len(v.levels)} x 8 bit' for k, v in h.side.items())}")
-    print(f"  {rates(h.sizes(frames), seconds)}")
+        print(f"  speaker: {', '.join(f'{name} {sent}' for name, sent in h.side.items())}")
+    print(f"  {rates(h.sizes(frames, reader.coded), seconds)}")
     for line in reader.damage:
         print(f"  damaged: {line}")
 
 
 def show_profile(name, profile):
     size = len(profile.pack())
-    vectors = ", ".join(f"{k} {len(v.levels)} x 8 bit" for k, v in profile.side.items())
+    sent = ", ".join(f"{name} {sent}" for name, sent in profile.side.items())
     print(f"{name}: speaker profile {profile.hash.hex()} of model {profile.model} ({profile.fingerprint.hex()})")
-    print(f"  {vectors}; {profile.seconds:.2f} s in {profile.recordings} recordings; {size} bytes ({8 * size} bits)")
+    print(f"  {sent}; {profile.seconds:.2f} s in {profile.recordings} recordings; {size} bytes ({8 * size} bits)")
 
 
 def show_codec(exp):

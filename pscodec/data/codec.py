@@ -25,8 +25,9 @@ class SegmentPromptDataset(Dataset):
     `mel`: mel.scp. `voiceprint`: as that word says, `crop` gives the FBank of the prompt crop (fbank.scp), for CAM++ to
     run in the step (the paper); `utterance` gives CAM++'s vector of the whole prompt utterance (xvector.scp), computed
     once in stage 2. `wav`: the waveform of the prompt, from the recordings themselves.
-    `segment`, `prompt`: seconds. The two do not overlap where the utterance is long enough for both; shorter ones are
-    repeated, never padded with silence (padding would corrupt CAM++'s statistics).
+    `segment`, `prompt`: seconds; waveforms are rounded to whole frames of `hop_length` samples. The two do not overlap
+    where the utterance is long enough for both; shorter ones are repeated, never padded with silence (padding would
+    corrupt CAM++'s statistics).
     `prompt_from`: `self` (the paper's training) or `speaker` (another utterance of the speaker where there is one).
     """
 
@@ -39,6 +40,7 @@ class SegmentPromptDataset(Dataset):
         prompt=3.0,
         prompt_from="self",
         voiceprint="crop",
+        hop_length=1,
         seed=0,
         max_utts=None,
     ):
@@ -46,7 +48,8 @@ class SegmentPromptDataset(Dataset):
             raise UserError(f"prompt_from is self or speaker, not {prompt_from!r}")
         if voiceprint not in ("crop", "utterance"):
             raise UserError(f"voiceprint is crop or utterance, not {voiceprint!r}")
-        self.sample_rate, self.segment, self.prompt = sample_rate, segment, prompt
+        self.sample_rate, self.hop_length, self.prompt = sample_rate, hop_length, prompt
+        self.segment = self._samples(segment) / sample_rate
         self.prompt_from, self.sees, self.seed = prompt_from, sees, seed
         kinds = {"crop": "fbank", "utterance": "xvector"}
         kinds = [kinds[voiceprint] if name == "voiceprint" else name for name in sees if name != "wav"]
@@ -98,8 +101,12 @@ class SegmentPromptDataset(Dataset):
         start = utterance.start + offset
         end = min(start + seconds, utterance.start + utterance.duration)
         wav, _ = load_audio(utterance.path, self.sample_rate, start, end)
-        length = round(seconds * self.sample_rate)
+        length = self._samples(seconds)
         return wav.repeat(1, -(-length // wav.shape[1]))[:, :length]
+
+    def _samples(self, seconds):
+        """Of `seconds`, in whole frames, at least one."""
+        return max(1, round(seconds * self.sample_rate / self.hop_length)) * self.hop_length
 
     def _crop(self, features, place, avoid):
         """`prompt` seconds of `features` `[F, 80]`, as `[80, F']`, at `place`."""

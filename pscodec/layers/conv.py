@@ -39,19 +39,42 @@ def conv_transpose1d(x, weight, bias, stride, padding, output_padding, groups, d
     return F.conv_transpose2d(lift(x), weight.unsqueeze(2), bias, *flat, groups, (1, *dilation)).squeeze(2)
 
 
+def pad_ends(x, ends, mode):
+    """`x` `[B, C, T]` with `ends` (left, right) more frames: `zeros`, or its own ones mirrored at its ends (`reflect`).
+
+    What is too short to be mirrored has zeros after it while that is done, as in EnCodec's public code.
+    """
+    if mode == "zeros" or not any(ends):
+        return F.pad(x, ends)
+    missing = max(0, max(ends) + 1 - x.shape[-1])
+    padded = F.pad(F.pad(x, (0, missing)), ends, mode="reflect")
+    return padded[..., : padded.shape[-1] - missing]
+
+
 class Conv1d(nn.Conv1d):
-    """`nn.Conv1d` (zero padding) computed channels-last. `[B, C, T]` -> `[B, C', T']`."""
+    """`nn.Conv1d` computed channels-last. `[B, C, T]` -> `[B, C', T']`.
+
+    Beside the zeros that `padding` puts on both sides, `ends` (left, right) and `ends_mode` say what is put before and
+    after the signal, see `pad_ends`.
+    """
+
+    ends, ends_mode = (0, 0), "zeros"
 
     def forward(self, x):
+        if any(self.ends):
+            x = pad_ends(x, self.ends, self.ends_mode)
         return conv1d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class ConvTranspose1d(nn.ConvTranspose1d):
-    """`nn.ConvTranspose1d` computed channels-last. `[B, C, T]` -> `[B, C', T']`."""
+    """`nn.ConvTranspose1d` computed channels-last. `[B, C, T]` -> `[B, C', T']`, less `crop` frames at the end."""
+
+    crop = 0
 
     def forward(self, x):
         options = self.stride, self.padding, self.output_padding, self.groups, self.dilation
-        return conv_transpose1d(x, self.weight, self.bias, *options)
+        y = conv_transpose1d(x, self.weight, self.bias, *options)
+        return y[..., : y.shape[-1] - self.crop] if self.crop else y
 
 
 def _start(layer, fan_in, gain=1.0):
@@ -64,21 +87,59 @@ def _start(layer, fan_in, gain=1.0):
         nn.init.zeros_(layer.bias)
 
 
-def conv(i, o, kernel_size, stride=1, dilation=1, groups=1, bias=True, padding=None, weight_norm=True, gain=1.0):
-    """A convolution of `i` to `o` channels. Unless `padding` is told, it gives T / stride frames for T divisible by
-    stride (odd kernels where stride is 1)."""
+def conv(
+    i,
+    o,
+    kernel_size,
+    stride=1,
+    dilation=1,
+    groups=1,
+    bias=True,
+    padding=None,
+    weight_norm=True,
+    gain=1.0,
+    pad="same",
+    mode="zeros",
+):
+    """A convolution of `i` to `o` channels, T / stride frames of T divisible by stride, unless `padding` (zeros on both
+    sides) is told.
+
+    `pad`: `same` looks as far back as ahead (odd kernels where stride is 1); `causal` looks back alone, no further than
+    the stride that its output stands for. `mode`: what it sees beyond the ends, `zeros` or the signal mirrored there,
+    `reflect`. Raises ValueError for other words, and for causal kernels shorter than their strides.
+    """
+    _check_word("pad", pad, ("same", "causal"))
+    _check_word("mode", mode, ("zeros", "reflect"))
+    total, ends = (kernel_size - 1) * dilation + 1 - stride, (0, 0)
     if padding is None:
-        padding = -(-((kernel_size - 1) * dilation + 1 - stride) // 2)
+        plain = pad == "same" and mode == "zeros"
+        if not plain and total < 0:
+            raise ValueError(f"a kernel of {kernel_size} is shorter than its stride of {stride}")
+        padding = -(-total // 2) if plain else 0
+        ends = (0, 0) if plain else (total, 0) if pad == "causal" else (total - total // 2, total // 2)
     layer = Conv1d(i, o, kernel_size, stride, padding, dilation, groups, bias)
+    layer.ends, layer.ends_mode = ends, mode
     _start(layer, i * kernel_size // groups, gain)
     return _weight_norm(layer) if weight_norm else layer
 
 
-def upsample(i, o, stride, kernel_size=None, weight_norm=True):
-    """A transposed convolution of `i` to `o` channels: exactly T * stride frames; kernel 2 * stride unless told."""
+def upsample(i, o, stride, kernel_size=None, weight_norm=True, pad="same"):
+    """A transposed convolution of `i` to `o` channels: exactly T * stride frames; kernel 2 * stride unless told.
+
+    `pad`: `same` gives an input to the frames on both sides; `causal` to its own and later ones alone.
+    """
+    _check_word("pad", pad, ("same", "causal"))
     kernel_size = kernel_size or 2 * stride
-    padding = -(-(kernel_size - stride) // 2)
-    output_padding = stride - kernel_size + 2 * padding
-    layer = ConvTranspose1d(i, o, kernel_size, stride, padding, output_padding)
+    if pad == "causal":
+        layer = ConvTranspose1d(i, o, kernel_size, stride)
+        layer.crop = kernel_size - stride
+    else:
+        padding = -(-(kernel_size - stride) // 2)
+        layer = ConvTranspose1d(i, o, kernel_size, stride, padding, stride - kernel_size + 2 * padding)
     _start(layer, i * kernel_size // stride)
     return _weight_norm(layer) if weight_norm else layer
+
+
+def _check_word(name, word, known):
+    if word not in known:
+        raise ValueError(f"{name} is {' or '.join(known)}, not {word!r}")

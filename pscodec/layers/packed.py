@@ -7,14 +7,15 @@ keeps them, and every call arranges them anew (and casts them, under autocast): 
 import torch
 from torch import nn
 
-from pscodec.layers.conv import channels_last, conv1d, conv_transpose1d, lift
+from pscodec.layers.conv import channels_last, conv1d, conv_transpose1d, lift, pad_ends
 
 
 def pack(layer, dtype=None, bias=True, **changes):
     """The packed form of an `nn.Conv1d` or `nn.ConvTranspose1d`, on the device where it is.
 
     `dtype`: of its weights and arithmetic (None: the layer's own). `bias=False` leaves the bias away. `changes`: of
-    options that leave the weights as they are (padding, output_padding). What is packed already shares its weights.
+    options that leave the weights as they are (padding, output_padding, ends, crop). What is packed already shares its
+    weights.
     """
     kind = PackedConvTranspose1d if isinstance(layer, nn.ConvTranspose1d) else PackedConv1d
     return kind(layer, dtype, bias, changes)
@@ -30,9 +31,12 @@ class _Packed:
     oneDNN they can be neither moved, nor read, nor saved."""
 
     OPTIONS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+    BEYOND = {"ends": (0, 0), "ends_mode": "zeros", "crop": 0}  # layers/conv's own, and what torch's layers have
 
     def __init__(self, layer, dtype, bias, changes):
+        beyond = {name: changes.pop(name, getattr(layer, name, plain)) for name, plain in self.BEYOND.items()}
         super().__init__(**{name: getattr(layer, name) for name in self.OPTIONS} | changes, bias=False, device="meta")
+        self.ends, self.ends_mode, self.crop = beyond.values()
         if self.padding_mode != "zeros" or isinstance(self.padding, str):
             raise ValueError(f"{layer}: only zero padding of a given width is packed")
         del self.weight
@@ -49,8 +53,12 @@ class _Packed:
 
     def forward(self, x):
         x = x.to(self.dtype)
-        if not self.packed.is_mkldnn:
-            return self._plain(x)
+        if any(self.ends):
+            x = pad_ends(x, self.ends, self.ends_mode)
+        y = self._plain(x) if not self.packed.is_mkldnn else self._blocked(x)
+        return y[..., : y.shape[-1] - self.crop] if self.crop else y
+
+    def _blocked(self, x):
         compute = getattr(torch.ops.mkldnn, self.COMPUTE)
         return compute(lift(x), self.packed, self.bias, *self._flat(), self.groups, "none", [], "").squeeze(2)
 

@@ -14,7 +14,7 @@ sum is ahead of the other. The outputs are the whole pass's up to the rounding o
 import torch
 from torch import nn
 
-from pscodec.layers.conv import channels_last
+from pscodec.layers.conv import channels_last, pad_ends
 from pscodec.layers.packed import pack
 from pscodec.utils.errors import UserError
 
@@ -42,37 +42,44 @@ class Held:
 class PushFrames:
     """Output t is `function` of the inputs from t * stride - padding, `span` of them. `[B, C, n]` -> `[B, C', m]`.
 
-    `function` takes `[B, C, (m - 1) * stride + span]`, zeros of the padding among them, to `[B, channels, m]`. The left
-    padding is held from the start; inputs stay until no output to come needs them.
+    `function` takes `[B, C, (m - 1) * stride + span]`, the padding among them, to `[B, channels, m]`. `end`: frames of
+    padding on the right (None: as on the left). `mode`: `zeros`, or the signal mirrored at its ends (`reflect`), for
+    which its beginning is awaited. Inputs stay until no output to come needs them.
     """
 
-    def __init__(self, function, channels, stride, padding, span):
+    def __init__(self, function, channels, stride, padding, span, end=None, mode="zeros"):
+        end = padding if end is None else end
         if stride > span:
             raise UserError(f"{function}: only strides up to the kernel can be pushed")
+        if mode == "reflect" and end > padding:
+            raise UserError(f"{function}: mirrored further at the end than at the beginning, so it cannot be pushed")
         self.function, self.channels = function, channels
-        self.stride, self.padding, self.span = stride, padding, span
+        self.stride, self.span, self.ends, self.mode = stride, span, (padding, end), mode
+        # what mirroring needs of the signal: before the first output, and behind the last one
+        self.first, self.tail = (padding + 1, end + 1) if mode == "reflect" and padding else (0, 0)
         self.reset()
 
     def reset(self):
-        self.held, self.begun = Held(), False
+        self.held, self.begun, self.done = Held(), False, 0  # done: inputs held that no output to come needs
 
     def push(self, x, last=False):
-        margin = x.new_zeros(len(x), self.padding, x.shape[1]).transpose(1, 2)
-        if not self.begun:
-            self.held.x, self.begun = margin, True
         x = self.held.add(x)
-        if last:
-            end = Held()
-            end.x = x
-            x = end.add(margin)
+        left, right = (0 if self.begun else self.ends[0]), (self.ends[1] if last else 0)
+        if not self.begun and not last and x.shape[-1] < self.first:
+            self.held.keep(x)
+            return x.new_empty(len(x), self.channels, 0)
+        self.begun = True
+        x = _padded(x, (left, right), self.mode)[..., self.done :]
         n = self._outputs(x.shape[-1])
-        self.held.keep(x[..., n * self.stride :])
+        keep = max(0, min(n * self.stride, x.shape[-1] - self.tail))
+        self.held.keep(x[..., keep:])
+        self.done = n * self.stride - keep
         if n == 0:
             return x.new_empty(len(x), self.channels, 0)
         return self.function(x[..., : (n - 1) * self.stride + self.span])
 
     def ready(self, n):
-        return self._outputs(n + self.padding)
+        return self._outputs(n + self.ends[0]) if n >= self.first else 0
 
     def _outputs(self, n):
         return max(0, (n - self.span) // self.stride + 1)
@@ -83,10 +90,25 @@ class PushConv(PushFrames):
 
     def __init__(self, layer):
         (stride,), (padding,) = layer.stride, layer.padding
-        if layer.padding_mode != "zeros":
+        left, right = getattr(layer, "ends", (0, 0))
+        if layer.padding_mode != "zeros" or padding and (left or right):
             raise UserError(f"{layer}: only zero padding can be pushed")
         span = (layer.kernel_size[0] - 1) * layer.dilation[0] + 1
-        super().__init__(pack(layer, padding=0), layer.out_channels, stride, padding, span)
+        ends = (padding, padding) if padding else (left, right)
+        mode = getattr(layer, "ends_mode", "zeros")
+        super().__init__(pack(layer, padding=0, ends=(0, 0)), layer.out_channels, stride, ends[0], span, ends[1], mode)
+
+
+def _padded(x, ends, mode):
+    """`pad_ends`, in the order in memory that layers/conv wants."""
+    if not any(ends):
+        return x
+    if mode == "reflect":
+        return pad_ends(x, ends, mode)
+    parts, held = [x.new_zeros(len(x), n, x.shape[1]).transpose(1, 2) for n in ends], Held()
+    held.x = parts[0]
+    held.x = held.add(x)
+    return held.add(parts[1])
 
 
 class PushOverlap:
@@ -136,8 +158,9 @@ class PushConvTranspose(PushOverlap):
         span = (layer.kernel_size[0] - 1) * layer.dilation[0] + 1
         bias = None if layer.bias is None else layer.bias.detach()[:, None]
         finish = None if bias is None else bias.add
-        bare = pack(layer, bias=False, padding=0, output_padding=0)
-        super().__init__(bare, layer.out_channels, stride, padding, span, more - padding, finish)
+        bare = pack(layer, bias=False, padding=0, output_padding=0, crop=0)
+        end = more - padding - getattr(layer, "crop", 0)
+        super().__init__(bare, layer.out_channels, stride, padding, span, end, finish)
 
 
 class PushPointwise:

@@ -30,6 +30,7 @@ class Codec(nn.Module):
     sees: tuple[str, ...] = ()
     side_of = "speaker"
     side_sizes: dict[str, int | None] = {}
+    frozen: tuple[str, ...] = ()
     activation = "leaky_relu"  # between its layers: leaky_relu | elu | snake
 
     def __init__(self, encoder, quantizer, decoder, sample_rate=24000, **parts):
@@ -43,6 +44,23 @@ class Codec(nn.Module):
         for name, part in parts.items():
             setattr(self, name, part)
         self.decoder = decoder
+
+    def freeze(self, parts: list[str]):
+        """`parts`, by name, do not learn from now on: they have no gradients and stay in eval mode whatever the others
+        are in, so that EMA codebooks and running means stand still. Raises ValueError for a part that is not there."""
+        there = [name for name, _ in self.named_children()]
+        if unknown := [name for name in parts if name not in there]:
+            raise ValueError(f"frozen: the codec has no part {unknown[0]!r}; it has {' '.join(there)}")
+        self.frozen = tuple(parts)
+        for name in parts:
+            self.get_submodule(name).requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+        return self
 
     def forward(self, wav: Tensor, prompt: Prompt | None = None) -> CodecOutput:
         """The training pass. `wav` `[B, 1, L]`, L a multiple of hop_length; the latents are kept for the losses."""

@@ -119,27 +119,21 @@ def codec_weights(exp, which="best"):
     return (mean if mean.is_file() else found.path / "codec.ckpt"), found.meta
 
 
+def codec_state(exp, which="best"):
+    """The codec's state dict in the experiment folder `exp`, and its meta (step, score ...), as `load_weights`."""
+    path, read, meta = _weights(exp, which)
+    return read(path), meta
+
+
 def load_weights(exp, modules, which="best"):
     """Load `modules` (name -> Module, e.g. codec, discriminators) strictly from the experiment folder `exp`.
 
     A folder with their `.safetensors` in it (bin/release) holds one state, whatever `which`. Returns its meta (step,
     score ...). Raises UserError where there is none or it does not fit.
     """
-    released = exp / ("separator.safetensors" if "separator" in modules else "codec.safetensors")
-    if released.is_file():
-        path, suffix, read = released, "safetensors", load_file
-        try:
-            with safe_open(released, "pt") as file:
-                meta = {key: float(value) for key, value in (file.metadata() or {}).items() if key in ("step", "score")}
-        except SafetensorError as error:
-            raise UserError(f"{released}: {error}") from None
-    else:
-        (path, meta), suffix = codec_weights(exp, which), "ckpt"
-        read = functools.partial(torch.load, map_location="cpu", weights_only=True)
-    if path is None:
-        raise UserError(f"{exp}: no checkpoint; run stage 3")
+    path, read, meta = _weights(exp, which)
     for name, module in modules.items():
-        file = path if name == "codec" else path.with_name(f"{name}.{suffix}")
+        file = path if name == "codec" else path.with_name(f"{name}{path.suffix}")
         if not file.is_file():
             raise UserError(f"{exp}: there are no {name} in it")
         try:
@@ -149,3 +143,20 @@ def load_weights(exp, modules, which="best"):
                 f"{path.parent}: {name} does not fit this configuration: {str(error).splitlines()[-1].strip()}"
             ) from None
     return meta
+
+
+def _weights(exp, which):
+    """Where the codec's (or a separator's) weights are, the function that reads them, and their meta."""
+    for released in (exp / "codec.safetensors", exp / "separator.safetensors"):
+        if not released.is_file():
+            continue
+        try:
+            with safe_open(released, "pt") as file:
+                meta = {key: float(value) for key, value in (file.metadata() or {}).items() if key in ("step", "score")}
+        except SafetensorError as error:
+            raise UserError(f"{released}: {error}") from None
+        return released, load_file, meta
+    path, meta = codec_weights(exp, which)
+    if path is None:
+        raise UserError(f"{exp}: no checkpoint; run stage 3")
+    return path, functools.partial(torch.load, map_location="cpu", weights_only=True), meta

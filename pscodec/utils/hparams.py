@@ -19,8 +19,9 @@ from pscodec.utils.errors import UserError, one_line_errors
 def compose(config, presets=()):
     """The text of `config` over its `base:` (a path beside it), under `presets`, as one YAML document (str).
 
-    Every top-level key of a variant replaces the base's key whole. Raises UserError for a missing or malformed file,
-    a key that the base does not have, or a preset value that is not a scalar or a list of scalars.
+    A key of a variant replaces the base's key whole. It may be a path, `losses.terms.consistency` or
+    `codec.encoder.norm`, which changes or adds one entry and leaves the others. Raises UserError for a missing or
+    malformed file, a key that the base does not have, or a preset value that is not a scalar or a list of scalars.
     """
     config = Path(config)
     tree = _read(config)
@@ -33,21 +34,36 @@ def compose(config, presets=()):
     composed = layers.pop()[1]
     for path, layer in [*reversed(layers), *((Path(p), _scalars(Path(p))) for p in presets)]:
         for key, value in layer.items():
-            if key not in composed:
-                raise UserError(f"{path}: unknown key {key!r}{_hint(key, composed)}")
-            composed[key] = value
+            _put(composed, key, value, f"{path}: unknown key {key!r}")
+    return _dump(composed)
+
+
+def _put(tree, path, value, complaint):
+    """Set what `path`, names with dots between them, leads to. Only a part that is there can be given a new entry."""
+    *names, last = str(path).split(".")
+    node = tree
+    for name in names or [last]:
+        if not isinstance(node, dict) or name not in node:
+            raise UserError(f"{complaint}{_hint(name, node if isinstance(node, dict) else ())}")
+        node = node[name]
+    if names and not isinstance(node, dict):
+        raise UserError(f"{complaint}: {'.'.join(names)} has no entries")
+    (node if names else tree)[last] = value
+
+
+def _dump(tree):
     text = io.StringIO()
-    YAML().dump(composed, text)
+    YAML().dump(tree, text)
     return text.getvalue()
 
 
 def resolve(text, overrides=None):
-    """Lay `overrides` (dict of scalars) over composed `text` and write every reference out. Returns YAML text."""
-    keys = YAML().load(text)
-    for key in overrides or {}:
-        if key not in keys:
-            raise UserError(f"unknown option --{key}{_hint(key, keys)}")
-    resolved = resolve_references(io.StringIO(text), overrides or {}, overrides_must_match=True).getvalue()
+    """Lay `overrides` (dict of scalars, by name or path) over composed `text` and write every reference out. Returns
+    YAML text."""
+    tree = YAML().load(text)
+    for key, value in (overrides or {}).items():
+        _put(tree, key, value, f"unknown option --{key}")
+    resolved = resolve_references(io.StringIO(_dump(tree))).getvalue()
     return re.sub(r"(?m)(?<=[:\[,-] )[-+]?[\d.]+[eE][-+]?\d+(?=\s*(?:[,\]#]|$))", _float_of_yaml_1_1, resolved)
 
 
@@ -61,8 +77,11 @@ def build(text):
     """Everything that YAML `text` describes, built: a dict. Raises UserError for values that a part refuses."""
     try:
         return load_hyperpyyaml(io.StringIO(text))
-    except ValueError as error:  # a part refuses its arguments
-        raise UserError(f"this configuration cannot be built: {str(error.args[-1]).splitlines()[0]}") from error
+    except (ValueError, TypeError) as error:  # a part refuses its arguments
+        if isinstance(error, TypeError) and "argument" not in str(error.args[-1]):
+            raise
+        told = str(error.args[-1]).splitlines()[0]
+        raise UserError(f"this configuration cannot be built: {told}") from error
 
 
 def build_only(text, key):
@@ -73,12 +92,46 @@ def build_only(text, key):
     tree = YAML().load(text)
     if key not in tree:
         raise UserError(f"hyperparams.yaml has no key {key!r}")
-    part = io.StringIO()
-    YAML().dump({key: tree[key]}, part)
-    foreign = [tag for tag in re.findall(r"![\w]+:?[\w.]*", part.getvalue()) if not tag.startswith("!new:pscodec.")]
+    part = _dump({key: tree[key]})
+    foreign = [tag for tag in re.findall(r"![\w]+:?[\w.]*", part) if not tag.startswith("!new:pscodec.")]
     if foreign:
         raise UserError(f"hyperparams.yaml: {key} names {foreign[0]}, which is not a class of pscodec")
-    return build(part.getvalue())[key]
+    return build(part)[key]
+
+
+def plain(text):
+    """YAML `text` as dicts, lists and scalars that compare by value; what a tag names is the entry `class`."""
+    return _plain(YAML().load(text))
+
+
+def _plain(node):
+    tag = {"class": node.tag.value} if getattr(getattr(node, "tag", None), "value", None) else {}
+    if isinstance(node, dict):
+        return tag | {key: _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    return tag or node
+
+
+def difference(theirs, ours, default=None, free=(), trail=""):
+    """Where two `plain` trees first differ, in words; None where they do not. Entries named in `free` may.
+
+    Of `default`, a tree like `ours`, are the entries that `theirs` lacks.
+    """
+    if not (isinstance(theirs, dict) and isinstance(ours, dict)):
+        return None if theirs == ours else f"{trail or 'value'}: {_brief(theirs)} there, {_brief(ours)} here"
+    default = default if isinstance(default, dict) else {}
+    for key in [*ours, *(k for k in theirs if k not in ours)]:
+        if key not in free:
+            there = theirs.get(key, default.get(key))
+            found = difference(there, ours.get(key), default.get(key), free, f"{trail}.{key}" if trail else str(key))
+            if found:
+                return found
+    return None
+
+
+def _brief(value):
+    return value.get("class", "other entries") if isinstance(value, dict) else value
 
 
 def _read(path):

@@ -3,6 +3,7 @@
 from ruamel.yaml import YAML
 
 from pscodec.utils.errors import UserError
+from pscodec.utils.hparams import difference, plain
 
 FREE_TO_CHANGE = {
     "num_workers",
@@ -14,6 +15,7 @@ FREE_TO_CHANGE = {
     "torch_compile",
     "beam",
 }
+RENAMED = {"residual_dropout": "n_q_dropout"}  # keys of older programs
 
 
 def parse_overrides(parser, argv=None):
@@ -30,16 +32,36 @@ def parse_overrides(parser, argv=None):
     return args, overrides
 
 
-def check_same_model(exp, text, free=FREE_TO_CHANGE):
+def check_same_model(exp, text, free=FREE_TO_CHANGE, anew=None):
     """A run in folder `exp` goes on only with the configuration `text` it began with, but for the `free` keys.
 
-    Raises UserError naming the first changed line, before anything is loaded.
+    A key that its program did not have counts as its default: `anew(known)` composes the configuration again, with the
+    values that it did have. Raises UserError naming the first change, before anything is loaded.
     """
     path = exp / "hyperparams.yaml"
     if not path.exists() or not list(exp.glob("save/CKPT*")):
         return
-    before = path.read_text(encoding="utf-8").splitlines()
-    changed = [line.strip() for line in text.splitlines() if line not in before and ":" in line]
-    structural = [line for line in changed if line.split(":")[0] not in free]
-    if structural:
-        raise UserError(f"{exp} was trained with another configuration ({structural[0]}); choose another --exp")
+    before, now = as_now(plain(path.read_text(encoding="utf-8"))), plain(text)
+    default = {}
+    if anew:
+        before = {key: value for key, value in before.items() if key in now}
+        default = plain(anew({key: value for key, value in before.items() if not _is_tree(value)}))
+    changed = difference(before, now, default, free)
+    if changed:
+        raise UserError(f"{exp} was trained with another configuration ({changed}); choose another --exp")
+
+
+def as_now(tree):
+    """The configuration of an older program (utils.hparams.plain) in the words of this one."""
+    tree = {RENAMED.get(key, key): value for key, value in tree.items()}
+    if tree.get("voiceprint") == "none":  # a codec says itself what it sees
+        del tree["voiceprint"]
+    terms = tree.get("losses", {}).get("terms", {})
+    for name, term in terms.items():
+        if term == {"class": "!new:pscodec.losses.quantization.Quantization"}:
+            terms[name] = {"class": "!new:pscodec.losses.base.ModelLoss", "name": "quant"}
+    return tree
+
+
+def _is_tree(value):
+    return isinstance(value, dict) or isinstance(value, list) and any(_is_tree(item) for item in value)

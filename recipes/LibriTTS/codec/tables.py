@@ -176,7 +176,8 @@ def check_notes(runs):
     """A table compares like with like: what was scored with other settings is told before anything is trained."""
     for run in runs:
         before = json.loads(run.note.read_text(encoding="utf-8")) if run.note.exists() else run.values
-        for key in ["total_steps", *sorted((before.keys() | run.values.keys()) - FREE)]:
+        # keys that came with a later program count as their defaults
+        for key in ["total_steps", *sorted((before.keys() & run.values.keys()) - FREE)]:
             if before.get(key) != run.values.get(key):
                 was, now = before.get(key), run.values.get(key)
                 raise UserError(f"{run.exp} was made with {key} {was}, not {now}; choose another --out")

@@ -4,8 +4,8 @@
     python train.py conf/pscodec_base.yaml --preset conf/presets/mini.yaml --exp exp/pscodec_base [--lr 2e-4 ...]
 
 Any scalar of conf/base.yaml can be given as an option. `--init exp/other` starts from that experiment's codec and
-discriminators; `--parent exp/first` is stage 4's: incremental continuous training after the experiment that gives
-the parts named in `ict_learned`. The folder then holds hyperparams.yaml (what really ran), save/theta_0.safetensors
+discriminators; `--parent exp/first` is stage 4's: the experiment that gives the parts that the configuration's
+`start_from` says. The folder then holds hyperparams.yaml (what really ran), save/theta_0.safetensors
 (the initial weights), save/CKPT*, train_log.txt, curves.tsv and tensorboard/.
 """
 
@@ -20,11 +20,11 @@ from speechbrain.utils.distributed import ddp_barrier, ddp_init_group, get_rank,
 from speechbrain.utils.epoch_loop import EpochCounter
 from torch.utils.data import DataLoader
 
-from pscodec.brains import ict
 from pscodec.brains.codec import CodecBrain
 from pscodec.brains.journal import Journal
 from pscodec.brains.loop import Recovery, sheltered
 from pscodec.brains.plan import Planner
+from pscodec.brains.start import PARENT, THETA_0, start_from
 from pscodec.data.codec import Batches, SegmentPromptDataset, collate
 from pscodec.prompts.campplus import CAMPPlus, load_campplus
 from pscodec.utils.checkpoint import AtomicCheckpointer, load_weights
@@ -41,7 +41,7 @@ def options(argv=None):
     parser.add_argument("--preset", action="append", default=[], help="YAML of scalars laid over it; may be repeated")
     parser.add_argument("--exp", required=True, type=Path, help="folder of the experiment")
     parser.add_argument("--init", type=Path, help="experiment whose codec and discriminators to start from")
-    parser.add_argument("--parent", type=Path, help="experiment of the first training, for ICT")
+    parser.add_argument("--parent", type=Path, help="experiment of the first training, for start_from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parse_overrides(parser, argv)
 
@@ -49,6 +49,7 @@ def options(argv=None):
 def datasets(hp):
     common = {
         "sees": hp["codec"].sees,
+        "hop_length": hp["codec"].hop_length,
         "sample_rate": hp["sample_rate"],
         "prompt": hp["prompt"],
         "prompt_from": hp["prompt_from"],
@@ -89,10 +90,13 @@ def main(argv=None):
     text = resolve(compose(args.config, args.preset), overrides)
     torch.manual_seed(YAML().load(text)["seed"])  # before anything is built
     hp = build(text)
-    if bool(args.parent) != bool(hp["ict_learned"]):
-        raise UserError("--parent (an experiment) and ict_learned (a configuration's key) need each other")
+    sources = hp["start_from"]
+    if args.parent and not {PARENT, THETA_0} & set(sources.values()):
+        raise UserError(
+            "--parent is an experiment that start_from, a key of the configuration, takes parts of; none is"
+        )
     if if_main_process():
-        check_same_model(args.exp, text)
+        check_same_model(args.exp, text, anew=lambda known: resolve(compose(args.config, args.preset), known))
         write_text(args.exp / "hyperparams.yaml", text)
 
     train, dev = datasets(hp)
@@ -102,7 +106,11 @@ def main(argv=None):
             module.load_state_dict(load_campplus(hp["campplus"]).state_dict())
     if args.init:
         load_weights(args.init, {"codec": codec, "discriminators": discriminators})
-    told = ict.transfer(codec, args.parent, text, hp["ict_learned"]) if args.parent else []
+    told = start_from(codec, sources, text, args.parent)
+    try:
+        codec.freeze(hp["frozen"])
+    except ValueError as error:
+        raise UserError(str(error)) from None
     theta_0 = args.exp / "save" / "theta_0.safetensors"
     if if_main_process() and not theta_0.exists():
         with atomic_path(theta_0) as partial:

@@ -1,0 +1,79 @@
+"""What a training starts from: parts of a codec taken from trained ones.
+
+Incremental continuous training (ICT; PSCodec, section III-B.2, algorithm 1) is one use of it. Others: a second stage on
+frozen parts (AudioDec), a decoder trained anew for codes that are there already, a diffusion model on another codec's
+tokens (LaDiffCodec).
+"""
+
+import hashlib
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from pscodec.utils.checkpoint import codec_state
+from pscodec.utils.errors import UserError
+from pscodec.utils.hparams import difference, plain
+
+PARENT, THETA_0 = "parent", "theta_0"
+
+
+def start_from(codec, sources: dict[str, str], text: str, parent: Path | None = None) -> list[str]:
+    """Fill parts of `codec`; returns lines that tell what came whence.
+
+    `sources`: name of a part -> `parent`, the best weights of that experiment folder (algorithm 1's theta_1);
+    `theta_0`, those with which its training began; or another experiment folder, its best. What is not named stays as
+    it is. `text`: this training's resolved configuration, in which each part must be what it is there.
+    Raises UserError for a part that the codec does not have, and an experiment that cannot serve.
+    """
+    parts = [name for name, _ in codec.named_children()]
+    lines = []
+    for name, source in sources.items():
+        if name not in parts:
+            raise UserError(f"start_from: the codec has no part {name!r}; it has {' '.join(parts)}")
+        if source in (PARENT, THETA_0) and parent is None:
+            raise UserError(f"start_from: {name}: {source} needs an experiment, --parent")
+        exp = Path(parent if source in (PARENT, THETA_0) else source)
+        _check_part(exp, name, text)
+        state, of = _theta_0(exp) if source == THETA_0 else _trained(exp)
+        part = codec.get_submodule(name)
+        part.load_state_dict({k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")})
+        size = sum(p.numel() for p in part.parameters()) / 1e6
+        lines.append(f"  {name:<14} {size:8.3f} M parameters  {digest(part.state_dict())}  of {exp}, {of}")
+    anew = " ".join(name for name in parts if name not in sources)
+    return [*lines, f"  new: {f'{anew}, ' if anew else ''}discriminators, optimizers and schedule"] if sources else []
+
+
+def _trained(exp):
+    state, meta = codec_state(exp)
+    return state, f"learned in {int(meta['step'])} steps" if "step" in meta else "as released"
+
+
+def _theta_0(exp):
+    path = exp / "save" / "theta_0.safetensors"
+    if not path.is_file():
+        raise UserError(f"{exp}: no initial weights; run stage 3")
+    state = load_file(path)
+    return state, f"theta_0 {digest(state)}, its start"
+
+
+def _check_part(exp, name, text):
+    """Raises UserError where `exp` is no experiment or its part `name` is another than that of `text`."""
+    path = exp / "hyperparams.yaml"
+    if not path.is_file():
+        raise UserError(f"{exp}: no hyperparams.yaml, so not an experiment")
+    theirs, ours = (plain(t) for t in (path.read_text(encoding="utf-8"), text))
+    pairs = {"sample_rate": (theirs.get("sample_rate"), ours["sample_rate"])}
+    pairs[name] = theirs["codec"].get(name), ours["codec"].get(name)
+    for word, (there, here) in pairs.items():
+        found = difference(there, here)
+        if found:
+            raise UserError(f"{exp}: its {word} is not this configuration's ({found}); start_from needs the same")
+
+
+def digest(state) -> str:
+    """Eight hexadecimal digits of the SHA-256 of a state dict's names and numbers."""
+    sha = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        sha.update(name.encode())
+        sha.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()[:8]

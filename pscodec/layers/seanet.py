@@ -1,0 +1,118 @@
+"""SEANet, the encoder and decoder of EnCodec, SoundStream and the codecs built on them.
+
+Sources: Tagliasacchi et al., SEANet (2020); Zeghidour et al., SoundStream (2021), section III-A; Defossez et al.,
+EnCodec (2022), section 3.1 and its public configuration (two LSTM layers, ELU, signals mirrored at their ends).
+"""
+
+import math
+
+from torch import Tensor, nn
+
+from pscodec.layers.conv import conv, upsample
+from pscodec.layers.lstm import ResidualLSTM
+
+
+class Convolutions:
+    """How every convolution of one network is made: `causal` or not; `norm`: `weight`, or `time`, of all channels over
+    the whole signal after each of them; `mode`: what lies beyond the ends, as in layers/conv."""
+
+    def __init__(self, causal, norm, mode):
+        if norm not in ("weight", "time"):
+            raise ValueError(f"norm is weight or time, not {norm!r}")
+        if causal and norm == "time":
+            raise ValueError("a norm over time looks ahead, so the network cannot be causal")
+        self.pad, self.norm, self.mode = ("causal" if causal else "same"), norm, mode
+
+    def conv(self, i, o, kernel_size, stride=1, dilation=1):
+        options = {"pad": self.pad, "mode": self.mode, "weight_norm": self.norm == "weight"}
+        return self._normed(conv(i, o, kernel_size, stride, dilation, **options), o)
+
+    def upsample(self, i, o, stride):
+        return self._normed(upsample(i, o, stride, weight_norm=self.norm == "weight", pad=self.pad), o)
+
+    def _normed(self, layer, channels):
+        return layer if self.norm == "weight" else nn.Sequential(layer, nn.GroupNorm(1, channels))
+
+
+class ResidualUnit(nn.Module):
+    """Two convolutions, the first dilated and half as wide, beside a 1x1 convolution. `[B, C, T]` -> `[B, C, T]`."""
+
+    def __init__(self, make, channels, kernel_size=3, dilation=1):
+        super().__init__()
+        self.block = nn.Sequential(
+            nn.ELU(),
+            make.conv(channels, channels // 2, kernel_size, dilation=dilation),
+            nn.ELU(),
+            make.conv(channels // 2, channels, 1),
+        )
+        self.shortcut = make.conv(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shortcut(x) + self.block(x)
+
+
+class Encoder(nn.Module):
+    """`wav` `[B, channels, L]` -> `z` `[B, latent_dim, L / hop_length]`, L a multiple of the product of `strides`.
+
+    `width` channels after the first convolution, doubled at every stride, kernels twice the strides; before each,
+    `n_residual` units of dilation 1, 2, 4 ...; `n_lstm` LSTM layers (0: none) at the end.
+    """
+
+    def __init__(
+        self,
+        latent_dim=128,
+        width=32,
+        strides=(2, 4, 5, 8),
+        n_residual=1,
+        n_lstm=2,
+        causal=True,
+        norm="weight",
+        mode="reflect",
+        channels=1,
+    ):
+        super().__init__()
+        self.hop_length = math.prod(strides)
+        make = Convolutions(causal, norm, mode)
+        layers = [make.conv(channels, width, 7)]
+        for stride in strides:
+            layers += [ResidualUnit(make, width, dilation=2**i) for i in range(n_residual)]
+            layers += [nn.ELU(), make.conv(width, 2 * width, 2 * stride, stride)]
+            width *= 2
+        layers += [ResidualLSTM(width, n_lstm)] if n_lstm else []
+        self.layers = nn.Sequential(*layers, nn.ELU(), make.conv(width, latent_dim, 7))
+
+    def forward(self, wav: Tensor) -> Tensor:
+        return self.layers(wav).float()
+
+
+class Decoder(nn.Module):
+    """`z` `[B, latent_dim, T]` -> `wav_hat` `[B, channels, T * product of strides]`: the `Encoder`'s mirror image.
+
+    `width` channels before the last convolution, twice as many before every stride.
+    """
+
+    def __init__(
+        self,
+        latent_dim=128,
+        width=32,
+        strides=(8, 5, 4, 2),
+        n_residual=1,
+        n_lstm=2,
+        causal=True,
+        norm="weight",
+        mode="reflect",
+        channels=1,
+    ):
+        super().__init__()
+        self.hop_length = math.prod(strides)
+        make, width = Convolutions(causal, norm, mode), width * 2 ** len(strides)
+        layers = [make.conv(latent_dim, width, 7)]
+        layers += [ResidualLSTM(width, n_lstm)] if n_lstm else []
+        for stride in strides:
+            layers += [nn.ELU(), make.upsample(width, width // 2, stride)]
+            width //= 2
+            layers += [ResidualUnit(make, width, dilation=2**i) for i in range(n_residual)]
+        self.layers = nn.Sequential(*layers, nn.ELU(), make.conv(width, channels, 7))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z).float()
