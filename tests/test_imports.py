@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "downstream": GROUND | {"models.base", "layers"},
     "brains": GROUND | {"features", "metrics"},
     "streaming": GROUND | {"models", "layers"},
+    "separation": GROUND | {"released", "inference", "downstream", "losses", "layers", "data.audio"},
     "inference": GROUND | {"released", "models", "bitstream", "profile", "streaming", "features", "data.audio"},
     "files": GROUND | {"inference", "bitstream", "data.audio"},
 }
