@@ -25,16 +25,10 @@ BOUND = 100  # seconds in which a run of several processes is over on a machine 
 
 
 def pytest_configure():
-    torch.set_num_threads(2)  # the same arithmetic, and no fighting over cores, on any machine
-
-
-@pytest.fixture
-def one_thread():
-    """For tensors so small that two are slower, and much slower where other programs want the cores."""
-    threads = torch.get_num_threads()
+    """One thread, here and in the programs that tests start: tensors are so small that two are slower, and much slower
+    where others want the cores; sums are taken in the same order on any machine."""
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
@@ -141,7 +135,7 @@ def folder(tmp_path):
 
 def start(launch, *program):
     """A module and its options under torchrun, whose own are `launch`."""
-    environ = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "torch.distributed.run", *launch, "-m", *program]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([str(word) for word in command], env=environ, **pipes)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -171,29 +172,38 @@ def test_mistakes_are_one_line_and_a_status(recipe, place, walked, options, mess
     assert done.returncode != 0 and len(told) == 1 and message in told[0], done.stderr[-1500:]
 
 
-def train(recipe, place, exp, launch=(), **options):
-    """train.py in a process of its own, for it is to be killed."""
+def training(recipe, place, exp, **options):
+    """What train.py is called with."""
     settings = TINY | {"total_steps": 16, "steps_per_epoch": 8, "ckpt_interval_steps": 2, "num_workers": 1, **options}
     settings |= {"train_dir": place / "data/train", "dev_dir": place / "data/dev"}
     settings |= {"campplus": place / "downloads/campplus/campplus_cn_en_common.pt"}
-    command = [
-        sys.executable,
-        *launch,
-        "train.py",
-        "conf/pscodec_base.yaml",
-        "--preset",
-        "conf/presets/mini.yaml",
-        "--exp",
-        exp,
-    ]
+    conf = recipe / "conf"
+    files = [conf / "pscodec_base.yaml", "--preset", conf / "presets/mini.yaml", "--exp", exp]
+    return [*map(str, files), *words(settings)]
+
+
+def train(recipe, *args, launch=(), **options):
+    """train.py in a process of its own, for it is to be killed."""
+    command = [sys.executable, *launch, recipe / "train.py", *training(recipe, *args, **options)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([*map(str, command), *words(settings)], cwd=recipe, start_new_session=True, **pipes)
+    return subprocess.Popen([*map(str, command)], start_new_session=True, **pipes)
+
+
+def train_here(recipe, *args, **options):
+    runpy.run_path(str(recipe / "train.py"))["main"](training(recipe, *args, **options))
+
+
+def train_in_vain(*args, **options):
+    """The line with which train.py ends."""
+    with pytest.raises(SystemExit) as end:
+        train_here(*args, num_workers=0, **options)
+    return str(end.value.code)
 
 
 def test_two_processes_train_together(recipe, place, walked, tmp_path):
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     options = {"total_steps": 4, "steps_per_epoch": 2, "ckpt_interval_steps": 1}
-    out = finished(train(recipe, place, tmp_path / "two", launch, **options))
+    out = finished(train(recipe, place, tmp_path / "two", launch=launch, **options))
     assert "step 4/4" in out and last_checkpoint(tmp_path / "two")[0]["step"] == 4
 
 
@@ -284,13 +294,11 @@ def same(one, two):
     return one == two
 
 
-def test_fine_tuning_starts_from_another_experiments_codec_and_discriminators(recipe, place, walked, tmp_path):
-    process = train(recipe, place, tmp_path / "tuned", total_steps=2, steps_per_epoch=2, lr="1e-9", restart_after=0)
-    plain = finished(process)
-    assert "step 2/2" in plain
-    command = dict(total_steps=2, steps_per_epoch=2, lr="1e-9", restart_after=0, adversarial_start=99)
-    process = train(recipe, place, tmp_path / "init", **command, **{"init": walked})
-    finished(process)
+def test_fine_tuning_starts_from_another_experiments_codec_and_discriminators(recipe, place, walked, tmp_path, capsys):
+    options = {"total_steps": 2, "steps_per_epoch": 2, "lr": "1e-9", "restart_after": 0}
+    train_here(recipe, place, tmp_path / "tuned", **options)
+    assert "step 2/2" in capsys.readouterr().out
+    train_here(recipe, place, tmp_path / "init", **options, adversarial_start=99, init=walked)
     start = torch.load(last_checkpoint_best(walked) / "codec.ckpt", weights_only=True)
     end = torch.load(last_checkpoint(tmp_path / "init")[1] / "codec.ckpt", weights_only=True)
     assert torch.allclose(start["encoder.last.weight"], end["encoder.last.weight"], atol=1e-6)
@@ -304,15 +312,9 @@ def last_checkpoint_best(exp):
 
 
 def test_nan_and_a_changed_configuration_stop_with_one_line(recipe, place, walked, tmp_path):
-    process = train(recipe, place, tmp_path / "nan", lambda_mel=".nan")
-    out, _ = process.communicate(timeout=200)
-    assert process.returncode != 0 and "not finite" in out.splitlines()[-1]
-    process = train(recipe, place, walked, latent_dim=48)
-    out, _ = process.communicate(timeout=200)
-    assert process.returncode != 0 and "trained with another configuration" in out.splitlines()[-1]
+    assert "not finite" in train_in_vain(recipe, place, tmp_path / "nan", lambda_mel=".nan")
+    assert "trained with another configuration" in train_in_vain(recipe, place, walked, latent_dim=48)
 
 
 def test_a_collapsed_codebook_stops_the_run(recipe, place, walked, tmp_path):
-    process = train(recipe, place, tmp_path / "x", min_perplexity=600, collapse_after=0)
-    out, _ = process.communicate(timeout=200)
-    assert process.returncode != 0 and "collapsed" in out.splitlines()[-1]
+    assert "collapsed" in train_in_vain(recipe, place, tmp_path / "x", min_perplexity=600, collapse_after=0)

@@ -54,7 +54,7 @@ def add_codec(parser):
 
 
 def add_precision(parser, **options):
-    told = "auto: bf16 where the machine computes it natively; elsewhere bf16 works too, but is slower than fp32"
+    told = "auto: bf16 where the machine computes it natively; elsewhere bf16 works too, many times slower"
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), help=told, **options)
 
 
