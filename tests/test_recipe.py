@@ -16,6 +16,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from conftest import copy_voices
 
 from pscodec import bitstream, cli
 from pscodec.utils.checkpoint import codec_weights
@@ -46,13 +47,9 @@ def words(options):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, mini_corpus, campplus_path):
-    """A corpus of two speakers, two dozen utterances each, and folders beside it that only these tests write to."""
+    """A corpus of two speakers, twenty utterances each, and folders beside it that only these tests write to."""
     root = tmp_path_factory.mktemp("recipe")
-    for speaker in ("fr_CA_f_June", "it_IT_m_Carlo"):
-        (root / "corpus" / speaker).mkdir(parents=True)
-        recordings = [p for p in sorted((mini_corpus / speaker).rglob("*.wav")) if 1.2 < soundfile.info(p).duration < 4]
-        for path in recordings[:24]:
-            shutil.copy(path, root / "corpus" / speaker / path.name)
+    copy_voices(mini_corpus, root / "corpus", 20)
     (root / "downloads/campplus").mkdir(parents=True)
     shutil.copy(campplus_path, root / "downloads/campplus/campplus_cn_en_common.pt")
     return root
@@ -174,7 +171,7 @@ def test_mistakes_are_one_line_and_a_status(recipe, place, walked, options, mess
 
 def training(recipe, place, exp, **options):
     """What train.py is called with."""
-    settings = TINY | {"total_steps": 16, "steps_per_epoch": 8, "ckpt_interval_steps": 2, "num_workers": 1, **options}
+    settings = TINY | {"total_steps": 10, "steps_per_epoch": 5, "ckpt_interval_steps": 2, "num_workers": 1, **options}
     settings |= {"train_dir": place / "data/train", "dev_dir": place / "data/dev"}
     settings |= {"campplus": place / "downloads/campplus/campplus_cn_en_common.pt"}
     conf = recipe / "conf"
@@ -249,21 +246,21 @@ def last_checkpoint(exp):
 def test_a_killed_run_ends_bit_equal_to_one_that_never_stopped(recipe, place, walked, tmp_path):
     finished(train(recipe, place, tmp_path / "whole", ema_decay=0.5))
     process = train(recipe, place, tmp_path / "killed", ema_decay=0.5)
-    wait_for(process, tmp_path / "killed", 4)
+    wait_for(process, tmp_path / "killed", 2)
     os.killpg(process.pid, signal.SIGTERM)  # a scheduler's preemption: the loader's processes get it too
     out, _ = process.communicate()
     stopped = last_checkpoint(tmp_path / "killed")[0]["step"]
     assert process.returncode == 143 and f"SIGTERM: saved at step {stopped}" in out.splitlines()[-1]
     process = train(recipe, place, tmp_path / "killed", ema_decay=0.5)
-    wait_for(process, tmp_path / "killed", 10)
+    wait_for(process, tmp_path / "killed", 6)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     stopped = last_checkpoint(tmp_path / "killed")[0]["step"]
-    assert 10 <= stopped < 16, "killed in mid-epoch"
+    assert 6 <= stopped < 10, "killed in mid-epoch"
     assert f"going on from step {stopped}" in finished(train(recipe, place, tmp_path / "killed", ema_decay=0.5))
 
     (meta, whole), (other, resumed) = (last_checkpoint(tmp_path / name) for name in ("whole", "killed"))
-    assert meta["step"] == other["step"] == 16 and meta["score"] == other["score"]
+    assert meta["step"] == other["step"] == 10 and meta["score"] == other["score"]
     states = [p for p in sorted(whole.glob("*.ckpt")) if p.name not in ("brain.ckpt", "epochs.ckpt")]
     assert {"codec.ckpt", "codec_mean.ckpt", "discriminators.ckpt", "optimizer_codec.ckpt", "random_state.ckpt"} <= {
         p.name for p in states
