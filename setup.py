@@ -12,7 +12,7 @@ EXTRAS = {
     "train": ["tensorboard"],
     "corpus": ["G722>=1.2.8"],
     "onnx": ["onnx>=1.17", "onnxruntime"],
-    "test": ["pytest", "ruff"],
+    "test": ["pytest", "pytest-xdist", "ruff"],
 }
 
 setup(

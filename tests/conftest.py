@@ -1,11 +1,13 @@
 """What several test files need. The network is used once: what a test downloads stays for the next run."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 
 from pscodec.data.audio import save_audio
@@ -25,16 +27,10 @@ BOUND = 100  # seconds in which a run of several processes is over on a machine 
 
 
 def pytest_configure():
-    torch.set_num_threads(2)  # the same arithmetic, and no fighting over cores, on any machine
-
-
-@pytest.fixture
-def one_thread():
-    """For tensors so small that two are slower, and much slower where other programs want the cores."""
-    threads = torch.get_num_threads()
+    """One thread, here and in the programs that tests start: tensors are so small that two are slower, and much slower
+    where others want the cores; sums are taken in the same order on any machine."""
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +67,18 @@ def mini_corpus(downloads):
     """The mini corpus, real speech: `downloads/mini`, speaker folders of 16 kHz audio."""
     fetch("download.py", "--corpus", "mini", "--downloads", downloads, "--no-campplus")
     return downloads / "mini"
+
+
+def copy_voices(mini_corpus, folder, number):
+    """`number` recordings of each of two voices of the mini corpus into `folder`, a little over 2.25 s long.
+
+    DNSMOS, most of what scoring costs, repeats what is shorter than 9.01 s: it looks at these once, at 3 s thrice.
+    """
+    for voice in ("fr_CA_f_June", "it_IT_m_Carlo"):
+        (folder / voice).mkdir(parents=True)
+        paths = sorted((mini_corpus / voice).rglob("*.wav"))
+        for path in [p for p in paths if 2.26 < soundfile.info(p).duration < 2.5][:number]:
+            shutil.copy(path, folder / voice / path.name)
 
 
 TINY = {
@@ -141,7 +149,7 @@ def folder(tmp_path):
 
 def start(launch, *program):
     """A module and its options under torchrun, whose own are `launch`."""
-    environ = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "torch.distributed.run", *launch, "-m", *program]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([str(word) for word in command], env=environ, **pipes)

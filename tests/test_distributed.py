@@ -1,8 +1,10 @@
-"""Two processes train what one trains: steps of a tiny codec in fp32, over gloo."""
+"""Two processes train what one trains: steps of a tiny codec in float64, over gloo."""
 
 import datetime
 import os
 import signal
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 import torch
@@ -12,22 +14,34 @@ from torch.utils.data import DataLoader
 from pscodec.brains.journal import Journal
 from pscodec.utils.checkpoint import AtomicCheckpointer
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 KMEANS = {"kmeans_steps": 3, "quantize_start": 1}
 
 
-def share(rank, address, folder, check, *args):
-    """One of two processes: joins the other one and leaves `check`'s result in `folder`."""
-    torch.set_num_threads(1)
+def meet(rank, address):
+    """One of two processes joins the other one."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}  # as torchrun
     patience = datetime.timedelta(seconds=60)  # processes that differ wait for each other
     torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2, timeout=patience)
+
+
+def share(check, rank, folder, *args):
     torch.save(check(rank, folder, *args), folder / f"{rank}.pt")
 
 
-def in_two_processes(folder, check, *args):
-    torch.multiprocessing.spawn(share, (f"file://{folder}/meeting", folder, check, *args), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+@pytest.fixture(scope="module")
+def in_two_processes(tmp_path_factory):
+    """`(folder, check, *args)` -> what `check(rank, folder, *args)` returns in each of two processes that have met."""
+    address = f"file://{tmp_path_factory.mktemp('meeting')}/place"
+    pools = [ProcessPoolExecutor(1, get_context("spawn"), meet, (rank, address)) for rank in (0, 1)]
+
+    def call(folder, check, *args):
+        for done in [pool.submit(share, check, rank, folder, *args) for rank, pool in enumerate(pools)]:
+            done.result()
+        return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+    yield call
+    for pool in pools:
+        pool.shutdown()
 
 
 def train_share(rank, folder, keys):
@@ -39,7 +53,7 @@ def train_share(rank, folder, keys):
     [{}, KMEANS, {"codebook_update": "ema"}, {"update": "simultaneous", "accumulation": 2}],
     ids=["restarts", "kmeans", "ema", "simultaneous in parts"],
 )
-def test_two_processes_train_what_one_trains(tmp_path, keys):
+def test_two_processes_train_what_one_trains(in_two_processes, tmp_path, keys):
     one = dict(trained(tmp_path, **keys))
     first, second = in_two_processes(tmp_path, train_share, keys)
     assert all(torch.equal(first[k], second[k]) for k in first)
@@ -64,7 +78,7 @@ def stop_second(rank, folder):
     return {"status": stop.value.code, "step": brain.optimizer_step, "seconds": brain.seconds}
 
 
-def test_all_processes_stop_at_the_same_step_when_one_is_asked_to(tmp_path):
+def test_all_processes_stop_at_the_same_step_when_one_is_asked_to(in_two_processes, tmp_path):
     # the others hear of step 3's SIGTERM after step 4
     heard = 4 * 2 * 4800 / 24000  # of steps, processes, samples
     assert in_two_processes(tmp_path, stop_second) == [{"status": 143, "step": 4, "seconds": heard}] * 2

@@ -1,6 +1,9 @@
 """Codecs made fast: packed convolutions compute what the layers they came from compute."""
 
 import copy
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from pscodec.layers.packed import pack
 from pscodec.models.optimise import optimise
 from pscodec.utils.errors import UserError
 from pscodec.utils.hparams import build_only, compose, resolve
+from pscodec.utils.machine import onednn_takes
 
 CONF = Path(__file__).parents[1] / "recipes/LibriTTS/codec/conf"
 
@@ -25,7 +29,10 @@ def codec():
 
 @pytest.fixture(params=["AVX512", "AVX2", "no oneDNN"])
 def machine(request, monkeypatch):
-    """A processor with kernels for channels-last, one without, and a build of torch without oneDNN."""
+    """A processor whose channels-last kernels are fast, one whose are not, and a build of torch without oneDNN.
+
+    Any processor computes all three ways, save that oneDNN's blocks hold bfloat16 where the real one takes it.
+    """
     capability = "AVX2" if request.param == "AVX2" else "AVX512"
     monkeypatch.setattr("pscodec.layers.conv.CPU", capability)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: request.param != "no oneDNN")
@@ -50,8 +57,26 @@ def test_packed_layers_equal_their_own_ones(layer, machine):
     packed = pack(layer)
     assert packed.packed.is_mkldnn == (machine == "AVX512") and packed(x).shape == layer(x).shape
     assert torch.allclose(packed(x), layer(x), atol=1e-5)
-    assert pack(layer, torch.bfloat16)(x).dtype == torch.bfloat16
-    assert (pack(layer, torch.bfloat16)(x) - layer(x)).norm() < 0.01 * layer(x).norm()  # 8 bits a factor
+    half = pack(layer, torch.bfloat16)
+    assert half.packed.is_mkldnn == (machine == "AVX512" and onednn_takes(torch.bfloat16))
+    assert half(x).dtype == torch.bfloat16
+    assert (half(x) - layer(x)).norm() < 0.01 * layer(x).norm()  # 8 bits a factor
+
+
+USE_BF16 = """
+import pscodec, sys, torch
+from pscodec.utils.machine import best_precision, onednn_takes
+codec = pscodec.load_codec(sys.argv[1], precision="bf16")
+wav = codec.decode(codec.encode(torch.randn(1, 24000), 24000))
+print(onednn_takes(torch.bfloat16), best_precision("cpu"), codec.model.encoder.first.dtype, *wav.shape)
+"""
+
+
+def test_bf16_works_where_onednn_has_none(tiny_exp):
+    environ = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}  # read once a process
+    command = [sys.executable, "-c", USE_BF16, str(tiny_exp)]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "fp32", "torch.bfloat16", "1", "24000"], done.stderr
 
 
 @torch.inference_mode()

@@ -18,15 +18,6 @@ from pscodec.data.kaldi import Utterance, load_matrices, read_table, write_data_
 from pscodec.utils import ranks
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As torchrun's processes have it, so that sums are taken in the same order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def noise(path, seconds, seed):
     soundfile.write(path, 0.1 * np.random.default_rng(seed).standard_normal(round(seconds * 16000)), 16000)
     return path

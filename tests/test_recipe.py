@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from conftest import copy_voices
 
 from pscodec import bitstream, cli
 from pscodec.utils.checkpoint import codec_weights
@@ -45,13 +47,9 @@ def words(options):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, mini_corpus, campplus_path):
-    """A corpus of two speakers, two dozen utterances each, and folders beside it that only these tests write to."""
+    """A corpus of two speakers, twenty utterances each, and folders beside it that only these tests write to."""
     root = tmp_path_factory.mktemp("recipe")
-    for speaker in ("fr_CA_f_June", "it_IT_m_Carlo"):
-        (root / "corpus" / speaker).mkdir(parents=True)
-        recordings = [p for p in sorted((mini_corpus / speaker).rglob("*.wav")) if 1.2 < soundfile.info(p).duration < 4]
-        for path in recordings[:24]:
-            shutil.copy(path, root / "corpus" / speaker / path.name)
+    copy_voices(mini_corpus, root / "corpus", 20)
     (root / "downloads/campplus").mkdir(parents=True)
     shutil.copy(campplus_path, root / "downloads/campplus/campplus_cn_en_common.pt")
     return root
@@ -171,29 +169,38 @@ def test_mistakes_are_one_line_and_a_status(recipe, place, walked, options, mess
     assert done.returncode != 0 and len(told) == 1 and message in told[0], done.stderr[-1500:]
 
 
-def train(recipe, place, exp, launch=(), **options):
-    """train.py in a process of its own, for it is to be killed."""
-    settings = TINY | {"total_steps": 16, "steps_per_epoch": 8, "ckpt_interval_steps": 2, "num_workers": 1, **options}
+def training(recipe, place, exp, **options):
+    """What train.py is called with."""
+    settings = TINY | {"total_steps": 10, "steps_per_epoch": 5, "ckpt_interval_steps": 2, "num_workers": 1, **options}
     settings |= {"train_dir": place / "data/train", "dev_dir": place / "data/dev"}
     settings |= {"campplus": place / "downloads/campplus/campplus_cn_en_common.pt"}
-    command = [
-        sys.executable,
-        *launch,
-        "train.py",
-        "conf/pscodec_base.yaml",
-        "--preset",
-        "conf/presets/mini.yaml",
-        "--exp",
-        exp,
-    ]
+    conf = recipe / "conf"
+    files = [conf / "pscodec_base.yaml", "--preset", conf / "presets/mini.yaml", "--exp", exp]
+    return [*map(str, files), *words(settings)]
+
+
+def train(recipe, *args, launch=(), **options):
+    """train.py in a process of its own, for it is to be killed."""
+    command = [sys.executable, *launch, recipe / "train.py", *training(recipe, *args, **options)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([*map(str, command), *words(settings)], cwd=recipe, start_new_session=True, **pipes)
+    return subprocess.Popen([*map(str, command)], start_new_session=True, **pipes)
+
+
+def train_here(recipe, *args, **options):
+    runpy.run_path(str(recipe / "train.py"))["main"](training(recipe, *args, **options))
+
+
+def train_in_vain(*args, **options):
+    """The line with which train.py ends."""
+    with pytest.raises(SystemExit) as end:
+        train_here(*args, num_workers=0, **options)
+    return str(end.value.code)
 
 
 def test_two_processes_train_together(recipe, place, walked, tmp_path):
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     options = {"total_steps": 4, "steps_per_epoch": 2, "ckpt_interval_steps": 1}
-    out = finished(train(recipe, place, tmp_path / "two", launch, **options))
+    out = finished(train(recipe, place, tmp_path / "two", launch=launch, **options))
     assert "step 4/4" in out and last_checkpoint(tmp_path / "two")[0]["step"] == 4
 
 
@@ -239,21 +246,21 @@ def last_checkpoint(exp):
 def test_a_killed_run_ends_bit_equal_to_one_that_never_stopped(recipe, place, walked, tmp_path):
     finished(train(recipe, place, tmp_path / "whole", ema_decay=0.5))
     process = train(recipe, place, tmp_path / "killed", ema_decay=0.5)
-    wait_for(process, tmp_path / "killed", 4)
+    wait_for(process, tmp_path / "killed", 2)
     os.killpg(process.pid, signal.SIGTERM)  # a scheduler's preemption: the loader's processes get it too
     out, _ = process.communicate()
     stopped = last_checkpoint(tmp_path / "killed")[0]["step"]
     assert process.returncode == 143 and f"SIGTERM: saved at step {stopped}" in out.splitlines()[-1]
     process = train(recipe, place, tmp_path / "killed", ema_decay=0.5)
-    wait_for(process, tmp_path / "killed", 10)
+    wait_for(process, tmp_path / "killed", 6)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     stopped = last_checkpoint(tmp_path / "killed")[0]["step"]
-    assert 10 <= stopped < 16, "killed in mid-epoch"
+    assert 6 <= stopped < 10, "killed in mid-epoch"
     assert f"going on from step {stopped}" in finished(train(recipe, place, tmp_path / "killed", ema_decay=0.5))
 
     (meta, whole), (other, resumed) = (last_checkpoint(tmp_path / name) for name in ("whole", "killed"))
-    assert meta["step"] == other["step"] == 16 and meta["score"] == other["score"]
+    assert meta["step"] == other["step"] == 10 and meta["score"] == other["score"]
     states = [p for p in sorted(whole.glob("*.ckpt")) if p.name not in ("brain.ckpt", "epochs.ckpt")]
     assert {"codec.ckpt", "codec_mean.ckpt", "discriminators.ckpt", "optimizer_codec.ckpt", "random_state.ckpt"} <= {
         p.name for p in states
@@ -284,13 +291,11 @@ def same(one, two):
     return one == two
 
 
-def test_fine_tuning_starts_from_another_experiments_codec_and_discriminators(recipe, place, walked, tmp_path):
-    process = train(recipe, place, tmp_path / "tuned", total_steps=2, steps_per_epoch=2, lr="1e-9", restart_after=0)
-    plain = finished(process)
-    assert "step 2/2" in plain
-    command = dict(total_steps=2, steps_per_epoch=2, lr="1e-9", restart_after=0, adversarial_start=99)
-    process = train(recipe, place, tmp_path / "init", **command, **{"init": walked})
-    finished(process)
+def test_fine_tuning_starts_from_another_experiments_codec_and_discriminators(recipe, place, walked, tmp_path, capsys):
+    options = {"total_steps": 2, "steps_per_epoch": 2, "lr": "1e-9", "restart_after": 0}
+    train_here(recipe, place, tmp_path / "tuned", **options)
+    assert "step 2/2" in capsys.readouterr().out
+    train_here(recipe, place, tmp_path / "init", **options, adversarial_start=99, init=walked)
     start = torch.load(last_checkpoint_best(walked) / "codec.ckpt", weights_only=True)
     end = torch.load(last_checkpoint(tmp_path / "init")[1] / "codec.ckpt", weights_only=True)
     assert torch.allclose(start["encoder.last.weight"], end["encoder.last.weight"], atol=1e-6)
@@ -304,15 +309,9 @@ def last_checkpoint_best(exp):
 
 
 def test_nan_and_a_changed_configuration_stop_with_one_line(recipe, place, walked, tmp_path):
-    process = train(recipe, place, tmp_path / "nan", lambda_mel=".nan")
-    out, _ = process.communicate(timeout=200)
-    assert process.returncode != 0 and "not finite" in out.splitlines()[-1]
-    process = train(recipe, place, walked, latent_dim=48)
-    out, _ = process.communicate(timeout=200)
-    assert process.returncode != 0 and "trained with another configuration" in out.splitlines()[-1]
+    assert "not finite" in train_in_vain(recipe, place, tmp_path / "nan", lambda_mel=".nan")
+    assert "trained with another configuration" in train_in_vain(recipe, place, walked, latent_dim=48)
 
 
 def test_a_collapsed_codebook_stops_the_run(recipe, place, walked, tmp_path):
-    process = train(recipe, place, tmp_path / "x", min_perplexity=600, collapse_after=0)
-    out, _ = process.communicate(timeout=200)
-    assert process.returncode != 0 and "collapsed" in out.splitlines()[-1]
+    assert "collapsed" in train_in_vain(recipe, place, tmp_path / "x", min_perplexity=600, collapse_after=0)

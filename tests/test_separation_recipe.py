@@ -2,13 +2,12 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 
 import pytest
 import soundfile
-from conftest import ROOT
+from conftest import ROOT, copy_voices
 
 from pscodec.data.embeddings import EmbeddingCache
 from pscodec.data.mixture import read_mixtures
@@ -20,13 +19,9 @@ TINY |= {"valid_segment": 0.5, "valid_mixtures": 2, "valid_decode": 1, "steps_pe
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, mini_corpus):
-    """A corpus of two voices, two dozen utterances each, and folders beside it that only these tests write to."""
+    """A corpus of two voices, twenty utterances each, and folders beside it that only these tests write to."""
     root = tmp_path_factory.mktemp("separation")
-    for voice in ("fr_CA_f_June", "it_IT_m_Carlo"):
-        (root / "corpus" / voice).mkdir(parents=True)
-        recordings = [p for p in sorted((mini_corpus / voice).rglob("*.wav")) if 1.2 < soundfile.info(p).duration < 3]
-        for path in recordings[:24]:
-            shutil.copy(path, root / "corpus" / voice / path.name)
+    copy_voices(mini_corpus, root / "corpus", 20)
     return root
 
 

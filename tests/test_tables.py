@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import soundfile
+from conftest import copy_voices
 from test_recipe import TINY, words
 
 from pscodec.utils.errors import UserError
@@ -285,11 +285,7 @@ def test_differences_are_paired(printed):
 
 
 def test_one_row_fails_and_the_other_is_scored(mini_corpus, campplus_path, tmp_path):
-    for speaker in ("fr_CA_f_June", "it_IT_m_Carlo"):
-        (tmp_path / "tiny" / speaker).mkdir(parents=True)
-        recordings = [p for p in sorted((mini_corpus / speaker).rglob("*.wav")) if 1.2 < soundfile.info(p).duration < 3]
-        for path in recordings[:6]:
-            shutil.copy(path, tmp_path / "tiny" / speaker / path.name)
+    copy_voices(mini_corpus, tmp_path / "tiny", 6)
     (tmp_path / "downloads/campplus").mkdir(parents=True)
     shutil.copy(campplus_path, tmp_path / "downloads/campplus/campplus_cn_en_common.pt")
     train = TINY | {"total_steps": 40, "casan_heads": 5}  # into which 32 channels do not divide

@@ -1,8 +1,11 @@
-"""The GAN step: what must not change its result, on a tiny codec in fp32.
+"""The GAN step: what must not change its result, on a tiny codec in float64.
 
 Optimizers are SGD here: its steps are proportional to the gradients, where Adam's first ones are their signs and make
-rounding errors of zero gradients as large as everything else. Two steps that are the same but for the order of their
-sums differ by at most TOLERANCE of the largest number of each tensor, and have moved it by a hundred times as much.
+rounding errors of zero gradients as large as everything else. In float32 a gradient can jump by rounding as well: three
+steps ask 7 million times on which side of its kink a rectifier is, and the answer differs where its argument is
++1.4e-7 by one order of sums and -2.2e-7 by another (seen on AVX2). In float64 the errors are too small to meet a kink,
+and two steps that are the same but for the order of their sums differ by at most TOLERANCE of the largest number of
+each tensor, and have moved it by MOVED or more.
 """
 
 import copy
@@ -14,6 +17,7 @@ from pathlib import Path
 import pytest
 import speechbrain as sb
 import torch
+from torch.overrides import TorchFunctionMode
 
 from pscodec.brains.codec import CodecBrain
 from pscodec.discriminators.base import Discriminators
@@ -23,9 +27,8 @@ from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError
 from pscodec.utils.hparams import build, compose, resolve
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CONF = Path(__file__).parents[1] / "recipes/LibriTTS/codec/conf"
-TOLERANCE = 2e-5
+TOLERANCE, MOVED = 1e-9, 2e-3
 TINY = {
     "latent_dim": 16,
     "width": 4,
@@ -86,12 +89,22 @@ def batches(steps, size=4):
         yield 0.1 * torch.randn(size, 1, 4800, generator=rng), Prompt(mel=mel)
 
 
+class InDouble(TorchFunctionMode):
+    """What the package takes out of bfloat16 by `.float()` stays in float64."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return (torch.Tensor.double if function is torch.Tensor.float else function)(*args, **(kwargs or {}))
+
+
 def trained(folder, steps=3, rank=0, world=1, **keys):
     """The state dict, buffers too, that a few steps lead to; of several processes, each takes its share of a batch."""
     brain = training(folder, **keys)
+    brain.modules.double(), brain.hparams.losses.double()
     torch.manual_seed(2)
-    for wav, prompt in batches(steps):
-        brain.fit_batch((wav.chunk(world)[rank], prompt.chunk(world)[rank]))
+    with InDouble():
+        for wav, prompt in batches(steps):
+            prompt = Prompt(mel=prompt.mel.double())
+            brain.fit_batch((wav.double().chunk(world)[rank], prompt.chunk(world)[rank]))
     return brain.modules.state_dict()
 
 
@@ -109,7 +122,7 @@ def test_a_step_in_parts_is_a_step(tmp_path, keys):
     assert distance(whole, halves) < TOLERANCE
     for part in ("codec.encoder", "codec.melp_enc", "codec.decoder", "discriminators"):
         there, here = ({k: v for k, v in state.items() if k.startswith(part)} for state in (start, whole))
-        assert distance(here, there) > 100 * TOLERANCE, part
+        assert distance(here, there) > MOVED, part
 
 
 def test_a_simultaneous_update_starts_from_one_point(tmp_path):
@@ -123,7 +136,7 @@ def test_a_simultaneous_update_starts_from_one_point(tmp_path):
     deaf = step(lr_discriminators=0.0)  # their turn changes nothing
     assert same(part(both, "discriminators"), part(turns, "discriminators"))
     assert distance(part(both, "codec"), part(deaf, "codec")) < TOLERANCE
-    assert distance(part(both, "codec"), part(turns, "codec")) > 10 * TOLERANCE
+    assert distance(part(both, "codec"), part(turns, "codec")) > MOVED / 10
 
 
 def test_discriminators_learn_from_what_the_codecs_turn_will_decode(tmp_path):
@@ -247,8 +260,12 @@ def test_a_codec_without_a_waveform_trains_on_its_own_loss(tmp_path):
 
 
 def test_a_compiled_step_is_a_step(tmp_path):
-    plain, compiled = (trained(tmp_path, steps=1, adversarial_start=1, torch_compile=c) for c in (False, True))
-    assert distance(plain, compiled) < TOLERANCE
+    from torch._dynamo.utils import counters
+
+    few = {"encoder_strides": [8], "decoder_strides": [8], "adversarial_start": 1}  # each layer takes seconds
+    before = counters["stats"]["unique_graphs"]
+    plain, compiled = (trained(tmp_path, steps=1, torch_compile=c, **few) for c in (False, True))
+    assert distance(plain, compiled) < TOLERANCE and counters["stats"]["unique_graphs"] == before + 2
 
 
 @pytest.mark.parametrize(("size", "world", "accumulation"), [(10, 4, 1), (10, 2, 2), (10, 1, 0)])

@@ -67,6 +67,18 @@ def test_pieces_equal_one_pass(codec, piece):
             assert torch.allclose(found, whole, atol=1e-4)
 
 
+def test_pieces_too_short_for_a_frame_are_waited_for_in_bf16(codec):
+    optimise(codec, "bf16")
+    wav = 0.1 * torch.randn(1, 1, 320 * 10)
+    with torch.inference_mode():
+        z = codec.encoder(wav)
+        for part, x, whole in ((codec.encoder, wav, z), (codec.decoder, z, codec.decoder(z))):
+            pushed = Pushed(codec, part)
+            found = [*map(pushed.push, x.split(x.shape[-1] // 10, -1)), pushed.push(x[..., :0], last=True)]
+            assert found[0].shape[-1] == 0
+            assert (torch.cat(found, -1) - whole).abs().max() < 0.1 * whole.abs().max()
+
+
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.1)])
 def test_packed_for_use_it_computes_the_same(codec, precision, tolerance):
     wav = 0.1 * torch.randn(1, 1, 9600)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pscodec.commands.many import add_precision
+
 DETAILS = """
   pscodec bench --exp exp/pscodec_base_mini
   pscodec bench --config conf/pscodec_base.yaml --threads 1 2 --precision fp32 bf16     random weights will do
@@ -22,7 +24,7 @@ def add_arguments(parser):
     parser.add_argument("--seconds", type=float, default=30.0, help="of it, or of noise (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, nargs="+", default=[], help="default: torch's choice")
-    parser.add_argument("--precision", nargs="+", choices=("auto", "fp32", "bf16"), default=["auto"])
+    add_precision(parser, nargs="+", default=["auto"])
 
 
 def run(args):

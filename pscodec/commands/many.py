@@ -51,7 +51,12 @@ def add_codec(parser):
     parser.add_argument("--exp", default=given, required=given is None, help="experiment folder with the trained codec")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    add_precision(parser, default="auto")
+
+
+def add_precision(parser, **options):
+    told = "auto: bf16 where the machine computes it natively; elsewhere bf16 works too, many times slower"
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), help=told, **options)
 
 
 def add_jobs(parser):

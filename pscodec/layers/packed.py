@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pscodec.layers.conv import channels_last, conv1d, conv_transpose1d, lift, pad_ends
+from pscodec.utils.machine import onednn_takes
 
 
 def pack(layer, dtype=None, bias=True, **changes):
@@ -21,9 +22,9 @@ def pack(layer, dtype=None, bias=True, **changes):
     return kind(layer, dtype, bias, changes)
 
 
-def in_blocks(device):
-    """Whether weights on `device` are kept in oneDNN's blocks."""
-    return device.type == "cpu" and torch.backends.mkldnn.is_available() and channels_last(device)
+def in_blocks(weight):
+    """Whether `weight` is kept in oneDNN's blocks: where it is on a CPU, and oneDNN takes its numbers and is fast."""
+    return weight.device.type == "cpu" and channels_last(weight.device) and onednn_takes(weight.dtype)
 
 
 class _Packed:
@@ -45,7 +46,7 @@ class _Packed:
         else:
             weight = layer.weight.detach().to(dtype or layer.weight.dtype)
             self.dtype, self.packed = weight.dtype, weight
-            if in_blocks(weight.device):
+            if in_blocks(weight):
                 arrange = getattr(torch.ops.mkldnn, self.ARRANGE)
                 self.packed = arrange(lift(weight), *self._flat(), self.groups, None)
         if bias and layer.bias is not None:

@@ -39,6 +39,11 @@ class Held:
         self.x = x.clone()  # a view would keep all of a long piece alive
 
 
+def _nothing(x, form):
+    """No frames `[B, C', 0]` from inputs `x`, in the numbers that frames of the packed layer of `form` would have."""
+    return x.new_empty(len(x), form.channels, 0, dtype=getattr(form.function, "dtype", x.dtype))
+
+
 class PushFrames:
     """Output t is `function` of the inputs from t * stride - padding, `span` of them. `[B, C, n]` -> `[B, C', m]`.
 
@@ -75,7 +80,7 @@ class PushFrames:
         self.held.keep(x[..., keep:])
         self.done = n * self.stride - keep
         if n == 0:
-            return x.new_empty(len(x), self.channels, 0)
+            return _nothing(x, self)
         return self.function(x[..., : (n - 1) * self.stride + self.span])
 
     def ready(self, n):
@@ -137,7 +142,7 @@ class PushOverlap:
                 y[..., : self.sums.shape[-1]] += self.sums
             self.sums = y[..., n:].clone()
         else:
-            y = x.new_empty(len(x), self.channels, 0)
+            y = _nothing(x, self)
         y = y[..., :n]
         if last:
             sums = nn.functional.pad(self.sums, (0, max(0, self.end)))

@@ -8,11 +8,22 @@ import torch
 
 
 def best_precision(device):
-    """`bf16` where `device` multiplies bfloat16 natively (AMX or AVX512-BF16, Ampere and later), else `fp32`."""
+    """`bf16` where `device` multiplies bfloat16 natively (AMX or AVX512-BF16, Ampere and later), else `fp32`.
+
+    What the processor has counts on a CPU where oneDNN makes use of it; without, torch computes, but many times slower.
+    """
     if str(device).startswith("cuda"):
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return "bf16" if native else "fp32"
+    return "bf16" if native and onednn_takes(torch.bfloat16) else "fp32"
+
+
+def onednn_takes(dtype):
+    """Whether this torch has oneDNN, and that takes numbers of `dtype` (float32, bfloat16) on this CPU: bfloat16 only
+    from AVX512 (or AVX2 with NE-CONVERT) on, and as far as ONEDNN_MAX_CPU_ISA lets it."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def keep_memory():
