@@ -1,5 +1,7 @@
 """What several test files need. The network is used once: what a test downloads stays for the next run."""
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -45,6 +47,15 @@ def downloads(recipe):
     return recipe / "downloads"
 
 
+@contextlib.contextmanager
+def alone(downloads):
+    """One of pytest's processes at a time."""
+    downloads.mkdir(parents=True, exist_ok=True)
+    with open(downloads / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def fetch(*command):
     """Run stage 0's Python. A download that fails fails the test: skipped tests would look like passed ones."""
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -56,16 +67,18 @@ def fetch(*command):
 def campplus_path(downloads):
     """The published CAM++ weights: $PSCODEC_CAMPPLUS, else the recipe's."""
     path = Path(os.environ.get("PSCODEC_CAMPPLUS", downloads / CAMPPLUS))
-    if not path.exists():
-        program = "import sys; from campplus_weights import fetch_campplus; fetch_campplus(sys.argv[1])"
-        fetch("-c", program, path.parent)
+    with alone(downloads):
+        if not path.exists():
+            program = "import sys; from campplus_weights import fetch_campplus; fetch_campplus(sys.argv[1])"
+            fetch("-c", program, path.parent)
     return path
 
 
 @pytest.fixture(scope="session")
 def mini_corpus(downloads):
     """The mini corpus, real speech: `downloads/mini`, speaker folders of 16 kHz audio."""
-    fetch("download.py", "--corpus", "mini", "--downloads", downloads, "--no-campplus")
+    with alone(downloads):
+        fetch("download.py", "--corpus", "mini", "--downloads", downloads, "--no-campplus")
     return downloads / "mini"
 
 

@@ -114,13 +114,13 @@ def test_another_file_is_told_in_one_line(tmp_path, content, told):
 
 @pytest.fixture(scope="module")
 def voices(mini_corpus):
-    """Filter banks of 3-6 s utterances, 8 for each of four speakers."""
+    """Filter banks of 3-6 s utterances, 6 for each of four speakers."""
     fbank, voices = FBank(), {}
     for folder in sorted(p for p in mini_corpus.iterdir() if p.is_dir() and not p.name.startswith(".")):
         for path in sorted(folder.rglob("*.*")):
             info = soundfile.info(path) if path.suffix in {".wav", ".flac"} else None
             chosen = voices.setdefault(folder.name, [])
-            if info and info.samplerate == 16000 and 3 <= info.duration <= 6 and len(chosen) < 8:
+            if info and info.samplerate == 16000 and 3 <= info.duration <= 6 and len(chosen) < 6:
                 wav = torch.from_numpy(soundfile.read(path, dtype="float32", always_2d=True)[0].T)
                 chosen.append(fbank(wav)[None])
     # one woman speaks English and Spanish
@@ -147,7 +147,7 @@ def test_wrapping_around_is_heard_less_than_padding(campplus, voices):
 
 
 def test_bfloat16_hears_the_same_voice(campplus, voices):
-    for fbank in [chosen[0] for chosen in voices.values()]:
+    for fbank in [chosen[0][..., :300] for chosen in voices.values()]:
         with torch.autocast("cpu", torch.bfloat16):
             embedding = campplus(fbank)
         assert embedding.dtype == torch.float32
