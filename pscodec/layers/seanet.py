@@ -28,10 +28,26 @@ class Convolutions:
         return self._normed(conv(i, o, kernel_size, stride, dilation, **options), o)
 
     def upsample(self, i, o, stride):
-        return self._normed(upsample(i, o, stride, weight_norm=self.norm == "weight", pad=self.pad), o)
+        if self.norm == "weight":
+            return upsample(i, o, stride, pad=self.pad)
+        # as in the public code, the norm counts what is then cropped
+        whole = upsample(i, o, stride, weight_norm=False, pad="causal")
+        whole.crop = 0
+        return self._normed(whole, o).append(Crop(stride - stride // 2, stride // 2))
 
     def _normed(self, layer, channels):
         return layer if self.norm == "weight" else nn.Sequential(layer, nn.GroupNorm(1, channels))
+
+
+class Crop(nn.Module):
+    """`[B, C, T]` without its first `left` and last `right` frames."""
+
+    def __init__(self, left, right):
+        super().__init__()
+        self.left, self.right = left, right
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., self.left : x.shape[-1] - self.right]
 
 
 class ResidualUnit(nn.Module):
