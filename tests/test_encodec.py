@@ -6,7 +6,10 @@ from encodec import EncodecModel
 
 from pscodec.layers.seanet import Decoder, Encoder
 from pscodec.models.encodec import EnCodec
+from pscodec.models.optimise import optimise
 from pscodec.quantizers.rvq import GroupResidualVQ
+from pscodec.streaming import StreamDecoder, StreamEncoder
+from pscodec.utils.hparams import build_only, compose, resolve
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -92,3 +95,27 @@ def test_weights_that_do_not_fit_are_refused(public):
     ):
         with pytest.raises(ValueError, match=message):
             encodec(**options).load_public(state)
+
+
+@pytest.mark.parametrize("kbps", [1.5, 24])
+def test_320_samples_go_out_for_320_and_equal_one_pass(recipe, kbps):
+    torch.manual_seed(0)
+    codec = build_only(resolve(compose(recipe / "conf/encodec.yaml"), {"width": 4}), "codec").eval()
+    wav = 0.1 * torch.randn(1, 1, 320 * 40)
+    with torch.no_grad():
+        z = codec.encoder(wav)
+        for k, book in enumerate(codec.quantizer.codebooks):  # entries where the latents are
+            book.entries.copy_(0.7**k * z.std() * torch.randn_like(book.entries))
+    codec.quantizer.n_q = round(kbps / 0.75)
+    codes = codec.encode(wav)
+    wav_hat = codec.decode(codes, {})
+    assert codes.shape == (1, codec.n_q, 40) and len(codes.unique()) > 50
+    for model in (codec, optimise(codec, "fp32")):
+        encoder, decoder = StreamEncoder(model), StreamDecoder(model, {})
+        assert (encoder.latency, decoder.latency) == (320, 0)
+        for t, piece in enumerate(wav.split(320, -1)):
+            frame = encoder.push(piece)
+            assert torch.equal(frame, codes[..., t : t + 1])
+            now = decoder.push(frame)
+            assert torch.allclose(now, wav_hat[..., 320 * t : 320 * (t + 1)], atol=1e-5) and now.shape[-1] == 320
+        assert encoder.finish().shape[-1] == 0 and decoder.finish().shape[-1] == 0

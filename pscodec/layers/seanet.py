@@ -128,7 +128,8 @@ class Decoder(nn.Module):
             layers += [nn.ELU(), make.upsample(width, width // 2, stride)]
             width //= 2
             layers += [ResidualUnit(make, width, dilation=2**i) for i in range(n_residual)]
-        self.layers = nn.Sequential(*layers, nn.ELU(), make.conv(width, channels, 7, gain=0.1))  # no louder than speech at first
+        last = make.conv(width, channels, 7, gain=0.1)  # no louder than speech at first
+        self.layers = nn.Sequential(*layers, nn.ELU(), last)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(z).float()

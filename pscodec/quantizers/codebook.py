@@ -115,9 +115,9 @@ class Codebook(nn.Module):
             self._count_from(dead, fresh)
 
     def _count_from(self, which, entries):
-        """The running means of entries that are new, which are taken for as much used as they have to be."""
-        self.counts[which] = max(1.0, self.restart_below)
-        self.sums[which] = entries * max(1.0, self.restart_below)
+        """The running means of entries that are new: as much used as they have to be, or once."""
+        self.counts[which] = self.restart_below or 1.0
+        self.sums[which] = entries * (self.restart_below or 1.0)
 
     @staticmethod
     def _draw(x, n):
