@@ -96,9 +96,12 @@ class LogMel(nn.Module):
         self.register_buffer("filters", bank, persistent=False)
 
     def forward(self, wav):
+        return self.mel(wav).clamp(min=self.floor).log()
+
+    def mel(self, wav):
+        """The Mel spectrogram of magnitudes, `[..., n_mels, F]`, before floor and logarithm."""
         with torch.autocast(wav.device.type, enabled=False):
-            mel = Magnitude.apply(_windows(wav, self.n_fft, self.hop_length)) @ self.filters
-            return mel.clamp(min=self.floor).log().transpose(-1, -2)
+            return (Magnitude.apply(_windows(wav, self.n_fft, self.hop_length)) @ self.filters).transpose(-1, -2)
 
 
 def mel_filters(n_freqs, f_min, f_max, n_mels, sample_rate):

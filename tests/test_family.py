@@ -318,6 +318,8 @@ def test_every_choice_is_marked_as_the_papers_or_ours(recipe):
 
 
 CONFIGURATIONS = [
+    "encodec",
+    "encodec_public",
     "hificodec",
     "hificodec_public",
     "pscodec_base",

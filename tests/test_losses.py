@@ -7,8 +7,9 @@ import torch
 
 from pscodec.features import LogMel, stft
 from pscodec.losses.adversarial import FeatureMatching, HingeGenerator, hinge_discriminator
+from pscodec.losses.balancer import Balancer
 from pscodec.losses.base import ModelLoss, WeightedSum
-from pscodec.losses.spectral import MultiMelL1, WavL1
+from pscodec.losses.spectral import MultiMelL1, MultiMelL1L2, WavL1
 from pscodec.types import CodecOutput, Evidence, Judged
 
 
@@ -54,11 +55,78 @@ def test_mel_loss_of_a_gain_is_five_times_its_logarithm():
     assert five(heard(wav, wav)).item() == 0
 
 
+def test_mel_distances_by_hand():
+    wav = torch.zeros(2, 1, 1024)
+    wav[1, :, ::2] = 1  # of the two magnitudes of a constant and of the fastest alternation
+    loss = MultiMelL1L2(windows=(32,), n_mels=4)
+    (mel,) = loss.mels
+    wav_hat = wav + torch.tensor([0.0, 0.5]).view(2, 1, 1)
+    # a constant c stands in bin 0 with c * 16, in bin 1 with c * 8, and nowhere else; the STFT is divided by sqrt(32)
+    bands = mel.filters[0] * 8 + mel.filters[1] * 4
+    silence = loss(heard(torch.zeros(1, 1, 1024), torch.full((1, 1, 1024), 0.5)))
+    by_hand = bands.mean() + bands.square().mean().sqrt()
+    assert silence.item() == pytest.approx(by_hand.item() / 32**0.5, rel=1e-4)
+    assert loss(heard(wav, wav)).item() == 0 and loss(heard(wav, wav_hat)).item() > 0
+    # the mean over items and windows
+    alone = [loss(heard(wav[i : i + 1], wav_hat[i : i + 1])).item() for i in range(2)]
+    assert loss(heard(wav, wav_hat)).item() == pytest.approx(sum(alone) / 2)
+    windows = [MultiMelL1L2(windows=w, n_mels=4)(heard(wav, wav_hat)).item() for w in ((32,), (64,), (32, 64))]
+    assert windows[2] == pytest.approx(sum(windows[:2]) / 2)
+
+
+class Slope(torch.nn.Module):
+    """The mean over items of `slope` times the sum of their samples, whose gradient is `slope` everywhere."""
+
+    def __init__(self, slope, adversarial=False):
+        super().__init__()
+        self.slope, self.adversarial = slope, adversarial
+
+    def forward(self, evidence):
+        return self.slope * evidence.output.wav_hat.sum((1, 2)).mean()
+
+
+def test_the_balancer_by_hand():
+    raw, inner = torch.full((2, 1, 4), 0.5, requires_grad=True), torch.tensor(3.0, requires_grad=True)
+    terms = {"wav": Slope(10.0), "adv": Slope(-0.5, adversarial=True), "quant": ModelLoss("quant"), "off": Slope(7.0)}
+    balancer = Balancer(terms, {"wav": 3, "adv": 1, "quant": 5, "off": 0}, decay=0.5)
+
+    def gradient(judged=True):
+        raw.grad = inner.grad = None
+        evidence = Evidence(None, CodecOutput(raw * 1, losses={"quant": 2 * inner}))
+        evidence.fake = Judged([], []) if judged else None
+        total, values = balancer(evidence)
+        total.backward()
+        assert raw.grad.unique().numel() == 1 and inner.grad == 5 * 2
+        return total.item(), values, raw.grad[0, 0, 0].item()
+
+    # an item's gradient of slope s has the norm 2 |s|, so each sample's is a share / 2; of a mean over two items, half
+    assert gradient(judged=False)[2] == pytest.approx(1 / 2 / 2)
+    total, values, grad = gradient()
+    assert grad == pytest.approx((3 / 4 - 1 / 4) / 2 / 2)
+    # the value is the plain sum: 3 * 10 * 2 - .5 * 2 + 5 * 6
+    assert total == pytest.approx(60 - 1 + 30) and values["off"].item() == 14
+    balancer.terms["wav"].slope = 40.0
+    # norms 20, 20, 80 have the mean (.125 * 20 + .25 * 20 + .5 * 80) / .875
+    mean = 47.5 / 0.875
+    assert gradient()[2] == pytest.approx((3 / 4 * 80 / mean - 1 / 4) / 2 / 2)
+    before = {k: v.clone() for k, v in balancer.state_dict().items()}
+    assert set(before) == {"sums", "counts"}
+    balancer.eval()
+    assert gradient()[2] == pytest.approx((3 * 40 - 0.5) / 2)
+    assert all(torch.equal(before[k], v) for k, v in balancer.state_dict().items())
+
+
+def test_a_balanced_loss_that_does_not_move_anything_divides_by_nothing():
+    raw = torch.zeros(1, 1, 4, requires_grad=True)
+    total, _ = Balancer({"wav": Slope(0.0), "adv": Slope(1.0)}, {"wav": 1, "adv": 1})(heard(None, raw * 1))
+    total.backward()
+    assert raw.grad.flatten().tolist() == pytest.approx([1 / 2 / 2] * 4)
+
+
 def test_losses_of_silence_have_finite_gradients():
     wav_hat = torch.zeros(1, 1, 24000, requires_grad=True)
-    (
-        MultiMelL1()(heard(torch.zeros(1, 1, 24000), wav_hat)) + WavL1()(heard(torch.zeros(1, 1, 24000), wav_hat))
-    ).backward()
+    evidence = heard(torch.zeros(1, 1, 24000), wav_hat)
+    sum(loss(evidence) for loss in (MultiMelL1(), MultiMelL1L2(), WavL1())).backward()
     assert torch.isfinite(wav_hat.grad).all()
 
 

@@ -131,6 +131,20 @@ def test_an_unused_entry_is_restarted_after_so_many_steps_and_evaluation_changes
     assert book.entries[1].item() in (0.5, -0.5) and book.idle.tolist() == [0, 0]
 
 
+def test_an_entry_used_too_little_in_the_mean_is_restarted():
+    book = fixed([[0.0], [100.0]], update="ema", decay=0.5, restart_after=0, restart_below=2)
+    book.counts.copy_(torch.tensor([2.0, 6.0]))
+    book.sums.copy_(torch.tensor([[0.0], [600.0]]))
+    x = torch.tensor([[1.0], [1.0]])
+    book(x)  # used 2 and .5 * 6 = 3 times in the mean
+    assert book.counts.tolist() == [2.0, 3.0] and book.entries.flatten().tolist() == [0.5, 100.0]
+    book(x)  # 1.5 is too little; the entry counts as used twice from here
+    assert book.counts.tolist() == [2.0, 2.0] and book.sums.flatten().tolist() == [1.5, 2.0]
+    assert book.entries.flatten().tolist() == [0.75, 1.0]
+    with pytest.raises(ValueError, match="as ema codebooks do"):
+        Codebook(2, 1, restart_below=2)
+
+
 def test_codes_do_not_change_under_autocast():
     torch.manual_seed(0)
     rvq = ResidualVQ(32, 64).eval()

@@ -20,7 +20,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from pscodec.brains.codec import CodecBrain
-from pscodec.discriminators.base import Discriminators
+from pscodec.discriminators.base import ByBitrate, Discriminators
+from pscodec.losses.balancer import Balancer
 from pscodec.losses.base import ModelLoss, WeightedSum
 from pscodec.types import CodecOutput, Evidence, Prompt
 from pscodec.utils.checkpoint import AtomicCheckpointer
@@ -230,6 +231,46 @@ def test_losses_with_a_state_are_checkpointed(tmp_path):
     brain = training(tmp_path / "stateless")
     brain.checkpointer.save_checkpoint({"score": 1.0})
     assert not list((tmp_path / "stateless").rglob("losses.ckpt"))
+
+
+def test_a_balanced_run_that_is_resumed_equals_an_unbroken_one(tmp_path):
+    def balanced(folder):
+        brain = new_brain(folder)
+        brain.hparams.losses = Balancer(brain.hparams.losses.terms, brain.hparams.losses.weights)
+        brain.checkpointer.add_recoverables(dict(brain.modules.items()))
+        brain.on_fit_start()
+        brain.modules.train()
+        return brain
+
+    given = list(batches(4))
+    brain = balanced(tmp_path)
+    for batch in given[:2]:
+        brain.fit_batch(batch)
+    brain.checkpointer.save_checkpoint({"score": 1.0, **brain.meta()})
+    for batch in given[2:]:
+        brain.fit_batch(batch)
+    resumed = balanced(tmp_path)
+    assert resumed.optimizer_step == 2
+    for batch in given[2:]:
+        resumed.fit_batch(batch)
+    assert resumed.hparams.losses.counts[0] == pytest.approx(1 - 0.999**4)
+    assert same(brain.modules.state_dict(), resumed.modules.state_dict())
+    assert same(brain.hparams.losses.state_dict(), resumed.hparams.losses.state_dict())
+
+
+def test_only_the_discriminators_of_the_bitrate_drawn_learn(tmp_path):
+    brain = new_brain(tmp_path)
+    brain.modules.codec.quantizer.drawn = (1, 2)
+    parts = {n_q: copy.deepcopy(brain.modules.discriminators) for n_q in (1, 2)}
+    brain.modules.discriminators = Discriminators({"each": ByBitrate(parts)})
+    brain.on_fit_start()
+    brain.modules.train()
+    for step, batch in enumerate(batches(4)):
+        before = copy.deepcopy(brain.modules.discriminators.state_dict())
+        brain.fit_batch(batch)
+        after = brain.modules.discriminators.state_dict()
+        moved = {k.split(".")[2] for k in before if not torch.equal(before[k], after[k])}
+        assert moved == {str(brain.planner.draw(step, 4, 4800).drawn["n_q"])}
 
 
 class Diffusion(torch.nn.Module):

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from pscodec.types import Judged
+from pscodec.types import Judged, Plan
 
 
 class Parallel(nn.Module):
@@ -22,3 +22,21 @@ class Discriminators(nn.ModuleDict):
     def forward(self, wav):
         answers = [discriminator(wav) for discriminator in self.values()]
         return Judged([x for a in answers for x in a.logits], [x for a in answers for x in a.fmaps])
+
+
+class ByBitrate(nn.Module):
+    """A discriminator for each number of codebooks that batches are coded with: `wav` `[B, 1, L]` -> `Judged`.
+
+    `parts`: number -> discriminator. The step's plan says which of them judges; where it does not, the last. Those that
+    do not neither compute nor learn (EnCodec, section 3.4).
+    """
+
+    plan: Plan | None = None
+
+    def __init__(self, parts):
+        super().__init__()
+        self.parts = nn.ModuleDict({str(n_q): part for n_q, part in parts.items()})
+
+    def forward(self, wav):
+        n_q = self.plan.drawn.get("n_q") if self.plan else None
+        return self.parts[str(n_q or list(self.parts)[-1])](wav)

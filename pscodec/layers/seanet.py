@@ -23,15 +23,31 @@ class Convolutions:
             raise ValueError("a norm over time looks ahead, so the network cannot be causal")
         self.pad, self.norm, self.mode = ("causal" if causal else "same"), norm, mode
 
-    def conv(self, i, o, kernel_size, stride=1, dilation=1):
-        options = {"pad": self.pad, "mode": self.mode, "weight_norm": self.norm == "weight"}
+    def conv(self, i, o, kernel_size, stride=1, dilation=1, gain=1.0):
+        options = {"pad": self.pad, "mode": self.mode, "weight_norm": self.norm == "weight", "gain": gain}
         return self._normed(conv(i, o, kernel_size, stride, dilation, **options), o)
 
     def upsample(self, i, o, stride):
-        return self._normed(upsample(i, o, stride, weight_norm=self.norm == "weight", pad=self.pad), o)
+        if self.norm == "weight":
+            return upsample(i, o, stride, pad=self.pad)
+        # as in the public code, the norm counts what is then cropped
+        whole = upsample(i, o, stride, weight_norm=False, pad="causal")
+        whole.crop = 0
+        return self._normed(whole, o).append(Crop(stride - stride // 2, stride // 2))
 
     def _normed(self, layer, channels):
         return layer if self.norm == "weight" else nn.Sequential(layer, nn.GroupNorm(1, channels))
+
+
+class Crop(nn.Module):
+    """`[B, C, T]` without its first `left` and last `right` frames."""
+
+    def __init__(self, left, right):
+        super().__init__()
+        self.left, self.right = left, right
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., self.left : x.shape[-1] - self.right]
 
 
 class ResidualUnit(nn.Module):
@@ -43,9 +59,9 @@ class ResidualUnit(nn.Module):
             nn.ELU(),
             make.conv(channels, channels // 2, kernel_size, dilation=dilation),
             nn.ELU(),
-            make.conv(channels // 2, channels, 1),
+            make.conv(channels // 2, channels, 1, gain=0.7),  # what two branches add up to begins as large as x
         )
-        self.shortcut = make.conv(channels, channels, 1)
+        self.shortcut = make.conv(channels, channels, 1, gain=0.5)  # no ELU, which halves the signal, before it
 
     def forward(self, x: Tensor) -> Tensor:
         return self.shortcut(x) + self.block(x)
@@ -112,7 +128,8 @@ class Decoder(nn.Module):
             layers += [nn.ELU(), make.upsample(width, width // 2, stride)]
             width //= 2
             layers += [ResidualUnit(make, width, dilation=2**i) for i in range(n_residual)]
-        self.layers = nn.Sequential(*layers, nn.ELU(), make.conv(width, channels, 7))
+        last = make.conv(width, channels, 7, gain=0.1)  # no louder than speech at first
+        self.layers = nn.Sequential(*layers, nn.ELU(), last)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(z).float()

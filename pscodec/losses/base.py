@@ -19,15 +19,22 @@ class WeightedSum(nn.Module):
         self.terms, self.weights = nn.ModuleDict(terms), dict(weights)
 
     def forward(self, evidence):
-        total, values = 0.0, {}
+        values = self.values(evidence)
+        return self.total(values), {name: value.detach() for name, value in values.items()}
+
+    def values(self, evidence):
+        """The losses by name, of those with a weight with their gradients."""
+        values = {}
         for name, loss in self.terms.items():
             if getattr(loss, "adversarial", False) and evidence.fake is None:
                 continue
             with torch.set_grad_enabled(torch.is_grad_enabled() and bool(self.weights[name])):
                 values[name] = loss(evidence)
-            if self.weights[name]:
-                total = total + self.weights[name] * values[name]
-        return total, {name: value.detach() for name, value in values.items()}
+        return values
+
+    def total(self, values):
+        """The weighted sum of `values`, without those whose weight is 0."""
+        return sum((self.weights[name] * value for name, value in values.items() if self.weights[name]), 0.0)
 
 
 class ModelLoss(nn.Module):

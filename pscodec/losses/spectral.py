@@ -1,5 +1,6 @@
-"""Reconstruction losses: L_r of PSCodec, eq. (8), whose two terms are logged apart."""
+"""Reconstruction losses: L_r of PSCodec, eq. (8), whose two terms are logged apart, and EnCodec's frequency domain."""
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -29,3 +30,24 @@ class MultiMelL1(nn.Module):
 
     def forward(self, evidence):
         return sum(F.l1_loss(mel(evidence.output.wav_hat), mel(evidence.wav)) for mel in self.mels)
+
+
+class MultiMelL1L2(nn.Module):
+    """Mean over window lengths (samples) of the distances of Mel spectrograms, L1 and L2.
+
+    Source: Defossez et al., EnCodec (2022), eq. (1), alpha 1: 64 bands of a normalized STFT, hops of a quarter of the
+    windows, and no logarithm. L1 is the mean absolute difference, L2 the root of an item's mean squared one, its
+    mean over the batch, so that both are of one unit.
+    """
+
+    def __init__(self, sample_rate=24000, windows=(32, 64, 128, 256, 512, 1024, 2048), n_mels=64):
+        super().__init__()
+        self.mels = nn.ModuleList(LogMel(sample_rate, window, window // 4, n_mels) for window in windows)
+
+    def forward(self, evidence):
+        return sum(self._distance(mel, evidence) for mel in self.mels) / len(self.mels)
+
+    def _distance(self, mel, evidence):
+        difference = (mel.mel(evidence.output.wav_hat) - mel.mel(evidence.wav)).flatten(1) / mel.n_fft**0.5
+        l2 = torch.linalg.vector_norm(difference, dim=1) / difference.shape[1] ** 0.5
+        return difference.abs().mean() + l2.mean()

@@ -17,7 +17,8 @@ class Codebook(nn.Module):
     `update`: `grad` learns the entries from the codebook loss (HifiCodec, PSCodec eq. 10), `ema` moves them to the
     running mean of the vectors they answer for (decay `decay`).
     `kmeans_steps` > 0 starts from k-means over the first training batch, 0 from U(-1/size, 1/size).
-    `restart_after` > 0 replaces an entry unused for that many training steps by a random vector of the batch.
+    `restart_after` > 0 replaces an entry unused for that many training steps by a random vector of the batch;
+    `restart_below` > 0, of `ema` codebooks, one whose running mean of uses a step is less (EnCodec, section 3.2).
 
     A training step is a pass in training mode with gradients on. Where it takes several (gradient accumulation), the
     last, as `plan` says, learns from the vectors of all. K-means cannot wait for them and sees the first pass's; `ema`
@@ -26,12 +27,14 @@ class Codebook(nn.Module):
 
     plan: Plan | None = None
 
-    def __init__(self, size, dim, update="grad", decay=0.99, kmeans_steps=10, restart_after=200):
+    def __init__(self, size, dim, update="grad", decay=0.99, kmeans_steps=10, restart_after=200, restart_below=0):
         super().__init__()
         if update not in ("grad", "ema"):
             raise ValueError(f"a codebook's update is grad or ema, not {update!r}")
+        if restart_below and update != "ema":
+            raise ValueError("restart_below counts uses as ema codebooks do")
         self.size, self.update, self.decay = size, update, decay
-        self.kmeans_steps, self.restart_after = kmeans_steps, restart_after
+        self.kmeans_steps, self.restart_after, self.restart_below = kmeans_steps, restart_after, restart_below
         self.entries = nn.Parameter(torch.empty(size, dim).uniform_(-1 / size, 1 / size), update == "grad")
         self.parts = []  # vectors and codes of this step's passes
         self.register_buffer("started", torch.tensor(kmeans_steps == 0))
@@ -84,7 +87,7 @@ class Codebook(nn.Module):
             centres = torch.where(counts > 0, means, centres)
         self.entries.copy_(_of_first_process(centres))
         if self.update == "ema":
-            self.sums.copy_(self.entries)
+            self._count_from(slice(None), self.entries)
         self.started.fill_(True)
 
     @torch.no_grad()
@@ -95,19 +98,26 @@ class Codebook(nn.Module):
             self.sums.lerp_(_over_processes(torch.zeros_like(self.sums).index_add_(0, codes, x)), 1 - self.decay)
             self.entries.copy_(self.sums / self.counts.clamp(min=1e-5).unsqueeze(1))
         self.idle.add_(1).masked_fill_(chosen > 0, 0)
-        if self.restart_after:
+        if self.restart_after or self.restart_below:
             self._restart(x)
 
     def _restart(self, x):
-        dead = (self.idle >= self.restart_after).nonzero().squeeze(1)
+        dead = self.counts < self.restart_below if self.restart_below else torch.zeros_like(self.idle, dtype=torch.bool)
+        if self.restart_after:
+            dead |= self.idle >= self.restart_after
+        dead = dead.nonzero().squeeze(1)
         if len(dead) == 0:
             return
         fresh = _of_first_process(self._draw(_from_processes(x), len(dead)))
         self.entries.data[dead] = fresh
         self.idle[dead] = 0
         if self.update == "ema":
-            self.counts[dead] = 1.0
-            self.sums[dead] = fresh
+            self._count_from(dead, fresh)
+
+    def _count_from(self, which, entries):
+        """The running means of entries that are new: as much used as they have to be, or once."""
+        self.counts[which] = self.restart_below or 1.0
+        self.sums[which] = entries * (self.restart_below or 1.0)
 
     @staticmethod
     def _draw(x, n):

@@ -1,0 +1,59 @@
+"""EnCodec: SEANet with LSTM layers around residual quantization, one model for several bitrates.
+
+Source: Defossez et al., EnCodec (2022), figure 1 and sections 3.1 and 3.2; the layout of weights of its public code.
+"""
+
+import re
+
+from pscodec.layers.conv import Conv1d
+from pscodec.models.base import Codec
+
+
+class EnCodec(Codec):
+    """`layers.seanet`'s Encoder and Decoder, causal with weight norm or not causal with a norm over time, and a
+    `GroupResidualVQ` of one group between them, whose `drawn` says which numbers of codebooks a batch is coded with.
+
+    The paper's chunks of the model that is not causal, each divided by its level, are not here: a recording is coded
+    whole, at the level that it has.
+    """
+
+    activation = "elu"
+
+    def load_public(self, state):
+        """Take the weights `state` of an `EncodecModel` of the authors' package, 24 or 48 kHz.
+
+        Raises ValueError where they do not fit this configuration: sizes, norm, `ema` codebooks, or signals that are
+        not mirrored at their ends (mode: reflect), which weights alone do not show.
+        """
+        padded = [layer for layer in self.modules() if isinstance(layer, Conv1d) and any(layer.ends)]
+        if any(layer.ends_mode != "reflect" for layer in padded):
+            raise ValueError("the public EnCodec mirrors signals at their ends (mode: reflect)")
+        wanted = self.state_dict()
+        # the bookkeeping of training is ours alone
+        renamed = {k: v for k, v in wanted.items() if k.split(".")[-1] in ("idle", "steps")}
+        normed = any(".norm." in key for key in state)
+        renamed |= {_from_public(key, normed): value for key, value in state.items()}
+        for name in (*wanted, *renamed):
+            if (name in wanted) != (name in renamed):
+                raise ValueError(f"not this EnCodec: {name} is {'missing' if name in wanted else 'too much'}")
+            if name.endswith(".started"):  # a flag there is a vector of one float
+                renamed[name] = renamed[name].bool().reshape(())
+            if renamed[name].shape != wanted[name].shape:
+                there, here = list(renamed[name].shape), list(wanted[name].shape)
+                raise ValueError(f"not this EnCodec: {name} is {there}, {here} here")
+        self.load_state_dict(renamed)
+
+
+BOOKS = {"inited": "started", "cluster_size": "counts", "embed": "entries", "embed_avg": "sums"}
+
+
+def _from_public(key, normed):
+    """Name of a public weight in this project, whose convolutions stand before a norm or (`normed` False) alone."""
+    if book := re.fullmatch(r"quantizer\.vq\.layers\.(\d+)\._codebook\.(\w+)", key):
+        return f"quantizer.groups.0.layers.{book[1]}.{BOOKS.get(book[2], book[2])}"
+    key = key.replace(".model.", ".layers.", 1)
+    key = re.sub(r"\.(conv|convtr)\.\1\.", ".0." if normed else ".", key)
+    key = re.sub(r"\.(conv|convtr)\.norm\.", ".1.", key)
+    for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
+        key = key.replace(old, f"parametrizations.weight.{new}")
+    return key
