@@ -154,7 +154,8 @@ def test_mixtures_can_be_learned_and_validation_says_so(train, place, monkeypatc
     monkeypatch.setattr("sys.argv", [str(x) for x in ("separation_length.py", *options)])
     runpy.run_path(str(ROOT / "tools/bench/separation_length.py"), run_name="__main__")
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[-2:]]
-    assert [row[0] for row in rows] == ["1", "3"] and all(-2 < float(row[1]) < 2 and -1 < float(row[4]) < 1 for row in rows)
+    assert [row[0] for row in rows] == ["1", "3"]
+    assert all(-2 < float(row[1]) < 2 and -1 < float(row[4]) < 1 for row in rows)
 
 
 def test_a_cache_trains_as_the_encoder_does(train, place):
