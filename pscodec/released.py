@@ -3,7 +3,6 @@
 from pathlib import Path
 
 DEFAULT = "pscodec_small_24k"
-DEFAULT_SEPARATOR = "separator_small_16k"
 WEIGHTS = Path(__file__).parent / "weights"
 
 

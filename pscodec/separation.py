@@ -1,6 +1,6 @@
 """A trained separator in use: an experiment folder becomes something that takes talkers apart.
 
-    separator = pscodec.load_separator()
+    separator = pscodec.load_separator("exp/residual_tcn_el_mini_2mix_8k_min")
     voices = separator.separate(wav, sample_rate)          # [S, L]
 
 A recording of any length is separated in windows that overlap; the order of the talkers is carried from window to
@@ -32,8 +32,8 @@ BLOCK = 4.0  # seconds of a file read, and of embeddings decoded, at once
 QUIET = 1e-3  # a peak of -60 dBFS: no speech in it
 
 
-def load_separator(exp=released.DEFAULT_SEPARATOR, which="best", device="cpu", codec=None):
-    """The `Unmixer` of experiment folder `exp` of the separation recipe, or of a released separator, by name.
+def load_separator(exp, which="best", device="cpu", codec=None):
+    """The `Unmixer` of experiment folder `exp` of the separation recipe, or of one that bin/release has written.
 
     `which` checkpoint: `best` or `last`. `codec`: its codec's experiment, where that has moved. Raises UserError in one
     line: no such experiment, or a codec with other weights.
