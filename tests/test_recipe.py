@@ -105,6 +105,20 @@ def test_every_stage_leaves_its_files(place, walked):
         assert speakers[prompt] == speakers[utt] and (prompt == utt) == (utt in alone)
 
 
+def test_encodec_walks_every_stage_without_features_and_with_its_balancers_state(recipe, place):
+    options = {"config": "conf/encodec.yaml", "exp": place / "encodec", "data": place / "data_encodec", "compare": ""}
+    train = TINY | {"codebook_size": 16, "total_steps": 4, "steps_per_epoch": 2, "ckpt_interval_steps": 2}
+    done = run_sh(recipe, place, *words(options), train=train)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "encodec.yaml: its codec sees no features" in done.stdout
+    assert not list((place / "data_encodec").rglob("*.ark"))
+    exp = place / "encodec"
+    assert list(exp.glob("save/CKPT*/losses.ckpt")) and (exp / "report/index.html").stat().st_size > 0
+    utt, _, codes, side, _ = (exp / "decode/test/bits.tsv").read_text().splitlines()[1].split("\t")
+    stream = bitstream.read(exp / f"decode/test/psc/{utt}.psc")
+    assert len(stream.codes) == 32 and (int(codes), int(side)) == (stream.codes.size * 4 // 8, 0)
+
+
 def test_what_is_decoded_comes_from_real_files(place, walked):
     rows = [line.split("\t") for line in (walked / "decode/test/bits.tsv").read_text().splitlines()[1:]]
     assert rows

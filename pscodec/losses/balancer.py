@@ -39,9 +39,8 @@ class Balancer(WeightedSum):
 
     def _balanced(self, values, wav_hat):
         """A scalar with the gradient that is wanted."""
-        grads = {
-            name: torch.autograd.grad(v, wav_hat, retain_graph=True, allow_unused=True)[0] for name, v in values.items()
-        }
+        with torch.autocast(wav_hat.device.type, enabled=False):  # as backward passes are, it is outside of it
+            grads = {name: _gradient(value, wav_hat) for name, value in values.items()}
         plain = self.total({name: values[name] for name, grad in grads.items() if grad is None})
         grads = {name: len(wav_hat) * grad for name, grad in grads.items() if grad is not None}
         if not grads:
@@ -62,3 +61,8 @@ class Balancer(WeightedSum):
         self.counts[places] = self.decay * self.counts[places] + (1 - self.decay)
         means = self.sums[places] / self.counts[places]
         return dict(zip(norms, means.clamp(min=1e-12), strict=True))
+
+
+def _gradient(value, wav_hat):
+    """Of `value` at `wav_hat`, which does not enter all of them: None."""
+    return torch.autograd.grad(value, wav_hat, retain_graph=True, allow_unused=True)[0]
