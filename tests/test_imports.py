@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "brains": GROUND | {"features", "metrics"},
     "streaming": GROUND | {"models", "layers"},
     "inference": GROUND | {"released", "models", "bitstream", "profile", "streaming", "features", "data.audio"},
-    "files": GROUND | {"inference", "bitstream", "data.audio"},
+    "files": GROUND | {"inference", "streaming", "bitstream", "data.audio"},
 }
 TOP = {"bin", "cli", "commands"}  # anything
 
