@@ -121,7 +121,7 @@ class Header:
         fields = Fields(data[: -_CRC.size], _FIXED.size)
         channels, samples, flags = _MORE.unpack(fields.take(_MORE.size)) if data[3] > 2 else (1, None, 0)
         model, kind = fields.text(), fields.byte()
-        side = fields.side() if kind == SIDE_SENT else {}
+        side = fields.unpack_side() if kind == SIDE_SENT else {}
         profile = fields.take(8) if kind == SIDE_PROFILE else None
         entropy = fields.take(8) if flags & CODED else None
         if samples == frames_per_packet * hop_length:

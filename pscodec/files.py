@@ -17,7 +17,8 @@ import torch
 
 from pscodec.bitstream import Reader, Writer, conceal
 from pscodec.data.audio import Resampler, audio_blocks, pcm16, silence
-from pscodec.inference import OWN, PIECE, PROMPT
+from pscodec.inference import OWN, PROMPT
+from pscodec.streaming import PIECE
 from pscodec.utils.errors import UserError
 from pscodec.utils.files import atomic_path
 

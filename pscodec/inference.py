@@ -21,20 +21,21 @@ from pscodec.data.audio import as_wav, load_audio, resample, silence
 from pscodec.features import FBank, LogMel
 from pscodec.models.optimise import optimise
 from pscodec.profile import Profile, Tokens, Vector, find_profile
-from pscodec.streaming import StreamDecoder, StreamEncoder
+from pscodec.streaming import PIECE, StreamDecoder, StreamEncoder
 from pscodec.types import Prompt
 from pscodec.utils.checkpoint import load_weights
 from pscodec.utils.errors import UserError
 from pscodec.utils.hparams import build_only
 
 PROMPT = 30.0  # seconds of a prompt that are looked at: attention over hours would take them
-BATCH = 60.0  # seconds coded at once, of one recording or of several of one length
-PIECE = 2  # seconds, of what is longer
+BATCH = 60.0  # seconds coded at once, of one recording or of several of one length; of longer ones PIECE after PIECE
 OWN = object()  # as a prompt: the recording itself
 FADE = 0.02  # seconds from speech to the silence of a lost stretch, and back
 
 
-def load_codec(exp=released.DEFAULT, which="best", device="cpu", precision="fp32", n_q=None):
+def load_codec(
+    exp=released.DEFAULT, which="best", device="cpu", precision: str | None = "fp32", n_q: int | None = None
+) -> "Coder":
     """The `Coder` of experiment folder `exp`, of its `best` (lowest validation score) or `last` checkpoint; or of a
     released codec, by name (`pscodec_small_24k`, the default, comes with the package).
 
@@ -75,7 +76,7 @@ class Coder:
 
     # ---- the speaker
 
-    def prompt(self, wav, sample_rate):
+    def prompt(self, wav, sample_rate: int) -> Prompt:
         """What the model sees of an utterance `wav` (see `encode`), of its first 30 s. Raises UserError below 25 ms."""
         wav, sees = _mono(wav)[:, : round(PROMPT * sample_rate)], self.model.sees
         if wav.shape[-1] < 0.025 * sample_rate and {"voiceprint", "mel"} & set(sees):
@@ -90,7 +91,7 @@ class Coder:
         return prompt
 
     @torch.inference_mode()
-    def enroll(self, *prompts):
+    def enroll(self, *prompts) -> Profile:
         """A speaker's `profile.Profile`: the mean of the vectors of `prompts`, each as in `encode`, quantized."""
         if not self.model.takes_prompt:
             raise UserError(f"{self._this} takes no prompt, so it has no speaker profiles")
@@ -119,7 +120,7 @@ class Coder:
         return {k: Tokens(z.numpy(), sizes[k]) if sizes[k] else Vector.of(z.numpy()) for k, z in side.items()}
 
     @torch.inference_mode()
-    def header(self, prompt, n_samples=None):
+    def header(self, prompt, n_samples: int | None = None) -> Header:
         """The `bitstream.Header` of a stream of this model, with a prompt as in `encode`, but for OWN."""
         side, profile = {}, None
         if isinstance(prompt, Profile):
@@ -130,7 +131,7 @@ class Coder:
         second = max(1, round(self.model.frame_rate))
         return Header(*self._shape(self.model.n_q), self.fingerprint, self.name, side, profile, second, n_samples)
 
-    def side(self, header, profiles=()):
+    def side(self, header: Header, profiles=()) -> dict[str, torch.Tensor]:
         """What the decoder needs of the speaker, name -> `[1, D, 1]`, from a header and Profiles, or files and folders
         to look for one in. Raises UserError: another model's stream, a profile that is not there, a wrong shape."""
         self._check_model(header, "coded")

@@ -128,7 +128,7 @@ class Fields:
     def text(self):
         return self.take(self.byte()).decode()  # a UnicodeDecodeError is a ValueError
 
-    def side(self):
+    def unpack_side(self):
         """The inverse of `pack_side`."""
         side = {}
         for _ in range(self.byte()):
@@ -190,7 +190,7 @@ class Profile:
         _, _, _, fingerprint, recordings, seconds = _FIXED.unpack_from(data)
         fields = Fields(data[: -_CRC.size], _FIXED.size)
         try:
-            model, side = fields.text(), fields.side()
+            model, side = fields.text(), fields.unpack_side()
         except ValueError:
             raise ValueError("a malformed .psp file") from None
         if fields.at != len(data) - _CRC.size:

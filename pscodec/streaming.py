@@ -16,7 +16,7 @@ import torch
 
 from pscodec.layers.push_graph import Pushed
 
-PIECE = 1.0  # seconds pushed at once where a whole recording is at hand; longer ones cost memory and gain no speed
+PIECE = 2  # seconds pushed at once where more is at hand; longer ones cost memory and gain no speed
 
 
 class StreamEncoder:

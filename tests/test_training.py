@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from pscodec.brains.codec import CodecBrain
 from pscodec.discriminators.base import ByBitrate, Discriminators
+from pscodec.discriminators.mpd import MultiPeriodDiscriminator
 from pscodec.losses.balancer import Balancer
 from pscodec.losses.base import ModelLoss, WeightedSum
 from pscodec.types import CodecOutput, Evidence, Prompt
@@ -200,6 +201,29 @@ def test_a_number_of_codebooks_is_drawn_for_the_batch_and_counted(tmp_path):
         seen.add(brain.planner.draw(step, 4, 4800).drawn["n_q"])
     both, first = brain.code_counts[1].sum().item(), brain.code_counts[0].sum().item()
     assert seen == {1, 2} and brain.code_counts.shape == (2, 16) and first == 8 * 4 * 15 and 0 < both < first
+
+
+class ByBitrate(Discriminators):
+    """Judges by the discriminator of the number of codebooks in use."""
+
+    plan = None
+
+    def forward(self, wav):
+        return self[str(self.plan.drawn["n_q"])](wav)
+
+
+@pytest.mark.parametrize("keys", [{"accumulation": 2}, {"update": "simultaneous"}])
+def test_a_discriminator_of_each_bitrate_learns_in_its_steps(tmp_path, keys):
+    brain = new_brain(tmp_path, **keys)
+    brain.modules.codec.quantizer.drawn = (1, 2)
+    brain.modules.discriminators = ByBitrate({str(k): MultiPeriodDiscriminator((2,), 1) for k in (1, 2)})
+    brain.on_fit_start()
+    brain.modules.train()
+    for step, batch in enumerate(batches(6)):
+        before = copy.deepcopy(brain.modules.discriminators.state_dict())
+        brain.fit_batch(batch)
+        moved = {k[0] for k, v in brain.modules.discriminators.state_dict().items() if not torch.equal(v, before[k])}
+        assert moved == {str(brain.planner.draw(step, 4, 4800).drawn["n_q"])}
 
 
 class Counting(WeightedSum):

@@ -124,9 +124,9 @@ def test_tokens_are_checked_and_make_a_profile_of_version_2():
         with pytest.raises(ValueError, match="token"):
             Tokens(np.array(codes), entries)
     packed = pack_side({"g": Tokens(np.array([2, 2]), 3)})  # two bits each
-    assert Fields(packed).side()["g"].codes.tolist() == [2, 2]
+    assert Fields(packed).unpack_side()["g"].codes.tolist() == [2, 2]
     with pytest.raises(ValueError, match="token"):
-        Fields(packed[:-1] + b"\xf0").side()
+        Fields(packed[:-1] + b"\xf0").unpack_side()
     profile = Profile({"g": Tokens(np.array([2, 0]), 3)}, b"12345678")
     data = profile.pack()
     assert data[3] == 2 and Profile.unpack(data).side["g"].codes.tolist() == [2, 0]

@@ -92,9 +92,9 @@ class CodecBrain(Loop):
         for part in parts:
             evidence = Evidence(part[0], whole or self._code(*part))
             if learn:
-                self._judge_and_learn(evidence, plan)
+                self._judge_and_learn(evidence, part[2])
             elif judged:
-                self._judge(evidence, plan)
+                self._judge(evidence, part[2])
             for name, value in self._codec_backward(evidence).items():
                 values[name] += value / n_parts
             if evidence.output.quantized is not None:
@@ -128,6 +128,7 @@ class CodecBrain(Loop):
     def _discriminator_step(self, parts, wav_hats):
         """The discriminators' turn, of the alternating update."""
         for (wav, _, plan), wav_hat in zip(parts, wav_hats, strict=True):
+            self.planner.tell(plan)
             self._discriminator_backward(wav, wav_hat, plan)
         self._step("discriminators")
 

@@ -65,7 +65,7 @@ class Prompts:
             features[made[0]] = load_matrices(folder / f"{made[0]}.scp")
         return features
 
-    def source(self, utt, condition=None):
+    def source(self, utt: str, condition: str | None = None) -> str | None:
         """The utterance that `utt`'s prompt is (made of); None where it has no features."""
         if condition == "own_prompt":
             name = utt
@@ -75,7 +75,7 @@ class Prompts:
             name = self.names.get(utt)
         return name if name in self.known else None
 
-    def of(self, utt, condition=None):
+    def of(self, utt: str, condition: str | None = None) -> Prompt | None:
         """The `Prompt` of `utt`, None in condition no_prompt. Ask `source`, and `can_be_wrong`, first."""
         if condition == "no_prompt":
             return None

@@ -4,9 +4,10 @@ Source: Pan et al., PSCodec, section III: fig. 2 (Base, and DRL-ICT, which train
 """
 
 import torch
+from torch import Tensor
 
 from pscodec.models.base import Codec
-from pscodec.types import Plan
+from pscodec.types import Plan, Prompt
 
 
 class PSCodec(Codec):
@@ -28,7 +29,7 @@ class PSCodec(Codec):
         self.sees = tuple(seen for seen, _ in there)
         self.side_sizes = {sent: None for _, sent in there}
 
-    def side(self, prompt):
+    def side(self, prompt: Prompt | None) -> dict[str, Tensor]:
         """The prompt as vectors: `z_vp` and `z_mel`, `[B, D, 1]` each, for those encoders that exist; {} for None."""
         if prompt is None:
             return {}
@@ -39,14 +40,14 @@ class PSCodec(Codec):
             side["z_mel"] = self.melp_enc(prompt.mel)
         return side
 
-    def synthesise(self, z_q, side):
+    def synthesise(self, z_q: Tensor, side: dict[str, Tensor]) -> Tensor:
         return self.decoder(self.fusion(z_q, **(self._shown(side) or self.no_side(z_q))))
 
-    def no_side(self, z_q):
+    def no_side(self, z_q: Tensor) -> dict[str, Tensor]:
         """Zeros, as items that are shown no prompt."""
         return {name: z_q.new_zeros(*z_q.shape[:2], 1) for name in self.side_sizes}
 
-    def draw(self, rng, n_items):
+    def draw(self, rng, n_items: int) -> dict[str, Tensor]:
         """For a step's plan: which items are shown their prompt, bool `[n_items]`."""
         if not (self.sees and self.prompt_dropout):
             return {}

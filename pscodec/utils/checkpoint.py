@@ -119,7 +119,7 @@ def codec_weights(exp, which="best"):
     return (mean if mean.is_file() else found.path / "codec.ckpt"), found.meta
 
 
-def codec_state(exp, which="best"):
+def codec_state(exp, which="best") -> tuple[dict, dict]:
     """The codec's state dict in the experiment folder `exp`, and its meta (step, score ...), as `load_weights`."""
     path, read, meta = _weights(exp, which)
     return read(path), meta

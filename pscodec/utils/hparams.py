@@ -16,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 from pscodec.utils.errors import UserError, one_line_errors
 
 
-def compose(config, presets=()):
+def compose(config, presets=()) -> str:
     """The text of `config` over its `base:` (a path beside it), under `presets`, as one YAML document (str).
 
     A key of a variant replaces the base's key whole. It may be a path, `losses.terms.consistency` or
@@ -57,7 +57,7 @@ def _dump(tree):
     return text.getvalue()
 
 
-def resolve(text, overrides=None):
+def resolve(text: str, overrides: dict | None = None) -> str:
     """Lay `overrides` (dict of scalars, by name or path) over composed `text` and write every reference out. Returns
     YAML text."""
     tree = YAML().load(text)
@@ -73,7 +73,7 @@ def _float_of_yaml_1_1(match):
     return f"{mantissa.rstrip('0')}{'0' if mantissa.rstrip('0').endswith('.') else ''}e{exponent}"
 
 
-def build(text):
+def build(text: str) -> dict:
     """Everything that YAML `text` describes, built: a dict. Raises UserError for values that a part refuses."""
     try:
         return load_hyperpyyaml(io.StringIO(text))
@@ -84,7 +84,7 @@ def build(text):
         raise UserError(f"this configuration cannot be built: {told}") from error
 
 
-def build_only(text, key):
+def build_only(text: str, key: str):
     """Build one top-level key of resolved `text` and nothing else. Only classes of this package may be named in it.
 
     Raises UserError where the key is missing or names foreign code: a hyperparams.yaml may come from a stranger.
@@ -99,7 +99,7 @@ def build_only(text, key):
     return build(part)[key]
 
 
-def plain(text):
+def plain(text: str) -> dict:
     """YAML `text` as dicts, lists and scalars that compare by value; what a tag names is the entry `class`."""
     return _plain(YAML().load(text))
 
@@ -113,7 +113,7 @@ def _plain(node):
     return tag or node
 
 
-def difference(theirs, ours, default=None, free=(), trail=""):
+def difference(theirs, ours, default=None, free=(), trail="") -> str | None:
     """Where two `plain` trees first differ, in words; None where they do not. Entries named in `free` may.
 
     Of `default`, a tree like `ours`, are the entries that `theirs` lacks.

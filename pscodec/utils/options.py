@@ -1,5 +1,8 @@
 """What the training programs of all recipes ask on their command lines."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 from ruamel.yaml import YAML
 
 from pscodec.utils.errors import UserError
@@ -32,7 +35,7 @@ def parse_overrides(parser, argv=None):
     return args, overrides
 
 
-def check_same_model(exp, text, free=FREE_TO_CHANGE, anew=None):
+def check_same_model(exp: Path, text: str, free=FREE_TO_CHANGE, anew: Callable[[dict], str] | None = None):
     """A run in folder `exp` goes on only with the configuration `text` it began with, but for the `free` keys.
 
     A key that its program did not have counts as its default: `anew(known)` composes the configuration again, with the
@@ -42,21 +45,20 @@ def check_same_model(exp, text, free=FREE_TO_CHANGE, anew=None):
     if not path.exists() or not list(exp.glob("save/CKPT*")):
         return
     before, now = as_now(plain(path.read_text(encoding="utf-8"))), plain(text)
-    default = {}
+    before, default = {key: value for key, value in before.items() if key in now}, {}
     if anew:
-        before = {key: value for key, value in before.items() if key in now}
         default = plain(anew({key: value for key, value in before.items() if not _is_tree(value)}))
     changed = difference(before, now, default, free)
     if changed:
         raise UserError(f"{exp} was trained with another configuration ({changed}); choose another --exp")
 
 
-def as_now(tree):
+def as_now(tree: dict) -> dict:
     """The configuration of an older program (utils.hparams.plain) in the words of this one."""
     tree = {RENAMED.get(key, key): value for key, value in tree.items()}
     if tree.get("voiceprint") == "none":  # a codec says itself what it sees
         del tree["voiceprint"]
-    terms = tree.get("losses", {}).get("terms", {})
+    terms = tree["losses"].get("terms", {}) if _is_tree(tree.get("losses")) else {}
     for name, term in terms.items():
         if term == {"class": "!new:pscodec.losses.quantization.Quantization"}:
             terms[name] = {"class": "!new:pscodec.losses.base.ModelLoss", "name": "quant"}
