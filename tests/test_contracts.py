@@ -27,7 +27,6 @@ from pscodec.quantizers.rvq import GroupResidualVQ
 from pscodec.types import CodecOutput, Evidence, Prompt
 from pscodec.utils.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 RATE = 24000
 
 

@@ -11,10 +11,7 @@ from pscodec.quantizers.rvq import GroupResidualVQ
 from pscodec.streaming import StreamDecoder, StreamEncoder
 from pscodec.utils.hparams import build_only, compose, resolve
 
-pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
-    pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning"),  # the package's own
-]
+pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")  # the package's own
 
 
 def encodec(n_q=32, update="ema", **options):

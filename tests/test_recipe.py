@@ -185,7 +185,7 @@ def test_mistakes_are_one_line_and_a_status(recipe, place, walked, options, mess
 
 def training(recipe, place, exp, **options):
     """What train.py is called with."""
-    settings = TINY | {"total_steps": 10, "steps_per_epoch": 5, "ckpt_interval_steps": 2, "num_workers": 1, **options}
+    settings = TINY | {"total_steps": 12, "steps_per_epoch": 6, "ckpt_interval_steps": 2, "num_workers": 1, **options}
     settings |= {"train_dir": place / "data/train", "dev_dir": place / "data/dev"}
     settings |= {"campplus": place / "downloads/campplus/campplus_cn_en_common.pt"}
     conf = recipe / "conf"
@@ -270,11 +270,11 @@ def test_a_killed_run_ends_bit_equal_to_one_that_never_stopped(recipe, place, wa
     process.send_signal(signal.SIGKILL)
     process.communicate()
     stopped = last_checkpoint(tmp_path / "killed")[0]["step"]
-    assert 6 <= stopped < 10, "killed in mid-epoch"
+    assert 6 <= stopped < 12, "killed in mid-epoch"
     assert f"going on from step {stopped}" in finished(train(recipe, place, tmp_path / "killed", ema_decay=0.5))
 
     (meta, whole), (other, resumed) = (last_checkpoint(tmp_path / name) for name in ("whole", "killed"))
-    assert meta["step"] == other["step"] == 10 and meta["score"] == other["score"]
+    assert meta["step"] == other["step"] == 12 and meta["score"] == other["score"]
     states = [p for p in sorted(whole.glob("*.ckpt")) if p.name not in ("brain.ckpt", "epochs.ckpt")]
     assert {"codec.ckpt", "codec_mean.ckpt", "discriminators.ckpt", "optimizer_codec.ckpt", "random_state.ckpt"} <= {
         p.name for p in states

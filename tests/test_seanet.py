@@ -14,8 +14,6 @@ from pscodec.models.optimise import optimise
 from pscodec.quantizers.rvq import GroupResidualVQ
 from pscodec.streaming import StreamDecoder, StreamEncoder
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def ones(layer):
     nn.init.ones_(layer.weight)

@@ -72,7 +72,8 @@ def test_every_stage_leaves_its_files(place, walked):
 
 
 def test_mixing_anew_and_training_again(run_sh, walked, tmp_path):
-    options = ["--stage", "2", "--stop-stage", "4", "--dynamic", "true", "--finetune", "conf/codecformer.yaml"]
+    options = ["--stage", "2", "--stop-stage", "4", "--dynamic", "true"]
+    options += ["--config", "conf/codecformer_el.yaml", "--finetune", "conf/codecformer.yaml"]
     out = finished(run_sh(tmp_path / "x", *options))
     assert "none are needed: mixtures are made anew" in out
     for exp in ("x", "x_tuned"):

@@ -284,6 +284,7 @@ def test_a_fusion_that_attends_over_the_clip_is_refused_by_name(mini):
 
 def test_bfloat16_streams_are_as_far_from_fp32_as_one_bfloat16_pass(mini, speech):
     model, side = mini
+    fast = optimise(codec(speech, MINI, n_residual=2)[0], "bf16")
     speech = speech[..., : 4 * RATE]
     codes = model.encode(speech)
     wav = model.decode(codes, side)
@@ -291,7 +292,6 @@ def test_bfloat16_streams_are_as_far_from_fp32_as_one_bfloat16_pass(mini, speech
     def distance(coded, decoded):
         return (coded != codes).float().mean().item(), ((decoded - wav).pow(2).sum() / wav.pow(2).sum()).item()
 
-    fast = optimise(codec(speech, MINI, n_residual=2)[0], "bf16")
     one = distance(fast.encode(speech), fast.decode(codes, side))
     encoder, decoder = StreamEncoder(fast), StreamDecoder(fast, side)
     stream = distance(streamed(encoder, speech, RATE), streamed(decoder, codes, 75))
