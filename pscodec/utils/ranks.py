@@ -9,6 +9,7 @@ import datetime
 import functools
 import os
 import sys
+import time
 
 import torch
 from torch import distributed
@@ -18,6 +19,7 @@ from pscodec.utils.errors import UserError, one_line_errors
 # the first may wait for the slowest as long as the work takes; one that ends is noticed at once, by its connection
 PATIENCE = datetime.timedelta(days=1)
 TELLING = datetime.timedelta(seconds=10)
+LETTING_GO = 0.2  # seconds
 
 
 def rank():
@@ -57,6 +59,9 @@ def together(main):
                 _tell_once(store, end.code)
                 sys.exit(1)
             raise
+        # a thread of gloo's lets go of the last collective's tensors, for which it needs the interpreter's lock; if it
+        # gets that while the interpreter ends, the process aborts
+        time.sleep(LETTING_GO)
         distributed.destroy_process_group()
         return result
 
