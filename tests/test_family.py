@@ -339,7 +339,8 @@ def test_no_configuration_is_left_out(recipe):
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_every_configuration_trains_two_steps_and_codes(recipe, name):
     torch.manual_seed(0)
-    hp = build(text_of(recipe, name, dropout=0.1))
+    # not narrower: weight norm gives a weight that sees one channel no direction to learn, and a gradient of rounding
+    hp = build(text_of(recipe, name, dropout=0.1, width=4))
     codec, discriminators = hp["codec"], hp["discriminators"]
     for optimizer_of, module in (("codec_optimizer", codec), ("discriminator_optimizer", discriminators)):
         hp[optimizer_of] = hp[optimizer_of]([p for p in module.parameters() if p.requires_grad])
