@@ -52,6 +52,21 @@ def public():
     return make
 
 
+def assert_same_codes(codec, wav, codes):
+    """`codec` codes `wav` to `codes` `[B, K, T]`, but where two entries are equally near, to rounding: there kernels of
+    other processors may take the other one, and a frame's later codebooks then code another residual."""
+    ours, whole = codec.encode(wav)[..., : codes.shape[-1]], codes.shape[-1]
+    residual = codec.encoder(codec.pad(wav))[..., :whole].transpose(1, 2).double()
+    same = torch.ones(residual.shape[:2], dtype=torch.bool)
+    for layer, mine, theirs in zip(codec.quantizer.groups[0].layers, ours.unbind(1), codes.unbind(1), strict=False):
+        near, other = ((residual - layer.entries[k]).square().sum(-1) for k in (mine, theirs))
+        differ = same & (mine != theirs)
+        assert ((near - other).abs()[differ] < 1e-5 * near[differ]).all()
+        same &= ~differ
+        residual = residual - layer.entries[mine]
+    assert ours.shape == codes.shape and same.float().mean() > 0.98
+
+
 @pytest.mark.parametrize(("kbps", "length"), [(1.5, 24000), (6, 24000), (24, 24000), (24, 23700)])
 def test_24_khz_is_what_the_authors_package_computes(public, kbps, length):
     theirs, ours = public("encodec_model_24khz"), encodec()
@@ -63,7 +78,8 @@ def test_24_khz_is_what_the_authors_package_computes(public, kbps, length):
         ((codes, scale),) = theirs.encode(wav)
         # the end of a last frame that is not full is mirrored by every layer there, silence here
         whole = length // 320
-        assert torch.equal(ours.encode(wav)[..., :whole], codes[..., :whole]) and scale is None
+        assert_same_codes(ours, wav, codes[..., :whole])
+        assert scale is None
         assert all(len(book.unique()) > 5 for book in codes.unbind(1))
         wav_hat = theirs.decode([(codes, None)])
         assert torch.allclose(ours.decode(codes, {}), wav_hat, atol=1e-6)
@@ -75,7 +91,7 @@ def test_a_chunk_at_48_khz_is_what_the_authors_package_computes(public):
     chunk = 0.1 * torch.randn(1, 2, 48000)
     with torch.no_grad():
         codes, scale = theirs._encode_frame(chunk)
-        assert torch.equal(ours.eval().encode(chunk / scale[..., None]), codes)
+        assert_same_codes(ours.eval(), chunk / scale[..., None], codes)
         assert all(len(book.unique()) > 5 for book in codes.unbind(1))
         wav_hat = theirs._decode_frame((codes, scale))
         assert torch.allclose(ours.decode(codes, {}) * scale[..., None], wav_hat, atol=1e-5)
