@@ -323,6 +323,8 @@ def last_checkpoint_best(exp):
 
 
 def test_nan_and_a_changed_configuration_stop_with_one_line(recipe, place, walked, tmp_path):
+    told = train_in_vain(recipe, place, tmp_path / "short", total_steps=10)  # a tenth of them on the way up
+    assert "no schedule of the learning rate fits 10 steps" in told
     assert "not finite" in train_in_vain(recipe, place, tmp_path / "nan", lambda_mel=".nan")
     assert "trained with another configuration" in train_in_vain(recipe, place, walked, latent_dim=48)
 

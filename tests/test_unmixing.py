@@ -100,6 +100,27 @@ def test_a_long_recording_is_separated_as_its_parts_are(exp):
     assert off.mean() < 0.02 * whole.abs().mean()  # seams, and the ends of windows, included
 
 
+@pytest.mark.parametrize("config", ["sepformer", "sepformer_coded"])
+def test_separators_of_waveforms_work_in_windows_too(config, tmp_path, tiny_exp, monkeypatch):
+    monkeypatch.setattr(separation, "WINDOW", 0.5)
+    monkeypatch.setattr(separation, "OVERLAP", 0.1)
+    facts = {"sample_rate": 8000, "n_src": 2, "filters": 8, "chunk": 20, "n_layers": 1, "n_blocks": 1, "n_heads": 2}
+    facts |= {"hidden": 8}
+    if config == "sepformer_coded":
+        facts |= {"codec": str(tiny_exp), "codec_fingerprint": load_codec(tiny_exp).fingerprint.hex()}
+    text = resolve(compose(CONF / f"{config}.yaml"), facts)
+    (tmp_path / "hyperparams.yaml").write_text(text)
+    weights = {"separator": build_only(text, "separator")}
+    AtomicCheckpointer(tmp_path / "save", weights).save_checkpoint({"step": 1, "score": 1.0})
+    unmixer, wav = load_separator(tmp_path), torch.from_numpy(speech(1.3, 8000))[None]
+    voices = unmixer.separate(wav, 8000)
+    assert voices.shape == (2, wav.shape[1]) and torch.isfinite(voices).all() and voices.abs().max() > 0
+    batch = {"mix": wav[None, :, :4000], "sources": None, "lengths": torch.tensor([4000])}
+    with torch.no_grad():
+        first = unmixer.system(batch).estimates[0]
+    assert torch.allclose(voices[:, :3000], first[:, :3000], atol=1e-5)  # before the second window fades in
+
+
 # ---- the command
 
 

@@ -50,7 +50,10 @@ class CodecBrain(Loop):
         optimizers = {"codec": hp.codec_optimizer, "discriminators": hp.discriminator_optimizer}
         schedulers = {"codec": hp.scheduler, "discriminators": hp.discriminator_scheduler}
         self.optimizers_dict = {name: optimizers[name](p) for name, p in self.params.items()}
-        self.schedulers = {name: schedulers[name](optimizer) for name, optimizer in self.optimizers_dict.items()}
+        try:
+            self.schedulers = {name: schedulers[name](optimizer) for name, optimizer in self.optimizers_dict.items()}
+        except (ValueError, ZeroDivisionError) as error:  # OneCycleLR's way to say that a way up of one step is none
+            raise UserError(f"no schedule of the learning rate fits {hp.total_steps} steps ({error})") from None
         for name, optimizer in self.optimizers_dict.items():
             self.checkpointer.add_recoverable(f"optimizer_{name}", optimizer)
             self.checkpointer.add_recoverable(f"scheduler_{name}", self.schedulers[name], **PLAIN_STATE)

@@ -78,13 +78,14 @@ class SeparationBrain(Loop):
 
     @property
     def _optimizer_step_limit_exceeded(self):
-        # asked before every step and after every epoch; all processes stop with the first
+        # asked before every step and after every epoch
         if not self.hparams.max_minutes:
             return False
-        over = torch.tensor(float(self.minutes >= self.hparams.max_minutes), device=self.device)
-        if torch.distributed.is_initialized():
-            torch.distributed.broadcast(over, 0)
-        return bool(over)
+        if torch.distributed.is_initialized():  # all stop with the first, and give a step the same rate
+            minutes = torch.tensor(self.minutes, device=self.device)
+            torch.distributed.broadcast(minutes, 0)
+            self.minutes = minutes.item()
+        return self.minutes >= self.hparams.max_minutes
 
     # ---- what is logged
 
