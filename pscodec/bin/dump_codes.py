@@ -41,7 +41,7 @@ def dump(coder, folder, out, allow_pipes=False):
         path = out / "npz" / f"{utt}.npz"
         try:
             if not path.exists():
-                wav, rate = load_audio(u.path, None, u.start, u.end)
+                wav, rate = load_audio(u.path, None, u.start, u.end, m.channels)
                 stream = coder.encode(wav, rate, None)
                 codes = stream.codes.astype(np.min_scalar_type(m.codebook_size - 1))
                 with atomic_path(path) as partial:

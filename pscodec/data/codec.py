@@ -19,7 +19,7 @@ FRAME_SHIFT = 0.01  # seconds, of both prompt features
 
 
 class SegmentPromptDataset(Dataset):
-    """Items are asked for as (pass, index) and come as a dict of `wav` `[1, L]` and the prompt's features.
+    """Items are asked for as (pass, index) and come as a dict of `wav` `[channels, L]` and the prompt's features.
 
     `data_dir`: a Kaldi data dir; features in it are needed as far as the codec `sees` them (models.base.Codec):
     `mel`: mel.scp. `voiceprint`: as that word says, `crop` gives the FBank of the prompt crop (fbank.scp), for CAM++ to
@@ -43,12 +43,13 @@ class SegmentPromptDataset(Dataset):
         hop_length=1,
         seed=0,
         max_utts=None,
+        channels=1,
     ):
         if prompt_from not in ("self", "speaker"):
             raise UserError(f"prompt_from is self or speaker, not {prompt_from!r}")
         if voiceprint not in ("crop", "utterance"):
             raise UserError(f"voiceprint is crop or utterance, not {voiceprint!r}")
-        self.sample_rate, self.hop_length, self.prompt = sample_rate, hop_length, prompt
+        self.sample_rate, self.channels, self.hop_length, self.prompt = sample_rate, channels, hop_length, prompt
         self.segment = self._samples(segment) / sample_rate
         self.prompt_from, self.sees, self.seed = prompt_from, sees, seed
         kinds = {"crop": "fbank", "utterance": "xvector"}
@@ -97,10 +98,10 @@ class SegmentPromptDataset(Dataset):
         return item
 
     def _segment(self, utterance, offset, seconds):
-        """`[1, L]`: `seconds` of `utterance` from `offset` on, repeated where it is shorter."""
+        """`[channels, L]`: `seconds` of `utterance` from `offset` on, repeated where it is shorter."""
         start = utterance.start + offset
         end = min(start + seconds, utterance.start + utterance.duration)
-        wav, _ = load_audio(utterance.path, self.sample_rate, start, end)
+        wav, _ = load_audio(utterance.path, self.sample_rate, start, end, self.channels)
         length = self._samples(seconds)
         return wav.repeat(1, -(-length // wav.shape[1]))[:, :length]
 
@@ -171,6 +172,6 @@ class Batches(Sampler):
 
 
 def collate(items):
-    """Items of `SegmentPromptDataset` -> (`wav` `[B, 1, L]`, `Prompt`)."""
+    """Items of `SegmentPromptDataset` -> (`wav` `[B, C, L]`, `Prompt`)."""
     stacked = {name: torch.stack([item[name] for item in items]) for name in items[0]}
     return stacked.pop("wav"), Prompt(wav=stacked.pop("prompt_wav", None), **stacked)

@@ -17,9 +17,13 @@ class Parallel(nn.Module):
 
 
 class Discriminators(nn.ModuleDict):
-    """Named discriminators, each `wav [B, 1, L]` -> `Judged`; their answers are strung together. Empty is allowed."""
+    """Named discriminators, each `wav [B, 1, L]` -> `Judged`; their answers are strung together. Empty is allowed.
+
+    Of `wav` `[B, C, L]` each channel is judged as an item by itself (EnCodec, section 3.4).
+    """
 
     def forward(self, wav):
+        wav = wav.flatten(0, 1).unsqueeze(1)
         answers = [discriminator(wav) for discriminator in self.values()]
         return Judged([x for a in answers for x in a.logits], [x for a in answers for x in a.fmaps])
 

@@ -51,6 +51,7 @@ def datasets(hp):
         "sees": hp["codec"].sees,
         "hop_length": hp["codec"].hop_length,
         "sample_rate": hp["sample_rate"],
+        "channels": hp["codec"].channels,
         "prompt": hp["prompt"],
         "prompt_from": hp["prompt_from"],
         "voiceprint": hp["voiceprint"],
