@@ -320,8 +320,12 @@ def test_every_choice_is_marked_as_the_papers_or_ours(recipe):
 CONFIGURATIONS = [
     "encodec",
     "encodec_48k",
+    "encodec_mpd",
+    "encodec_msd_stft",
+    "encodec_msstft_mpd",
     "encodec_noncausal",
     "encodec_public",
+    "encodec_sum",
     "hificodec",
     "hificodec_public",
     "pscodec_base",

@@ -102,19 +102,12 @@ class Clip:
         from pscodec.files import decode_file, encode_file
 
         psc, model, times = self.folder / "coded.psc", coder.model, {}
-        encode, decode = self.network(coder)
+        encode, decode = network(coder)
         codes = timed(times, "encode model", encode, self.wav)
         timed(times, "encode file", encode_file, coder, self.folder / "in.wav", psc, self.profile)
         timed(times, "decode model", decode, codes)
         timed(times, "decode file", decode_file, coder, psc, self.folder / "out.wav", self.profiles)
         return times | ({} if model.chunk else self._pushes(coder, codes))
-
-    def network(self, coder):
-        """Functions that take a waveform `[1, C, L]` to what stands for its codes, and that to a waveform."""
-        if not coder.model.chunk:
-            return coder.model.encode, lambda codes: coder.model.decode(codes, coder.silent_side)
-        rate = coder.model.sample_rate
-        return lambda wav: coder.encode(wav[0], rate), lambda stream: coder.decode(stream)[None]
 
     def difference(self, reference, coder):
         """What `coder` does otherwise than `reference`, in words."""
@@ -123,10 +116,10 @@ class Clip:
         from pscodec.metrics.base import MetricError
         from pscodec.metrics.pesq import pesq
 
-        sent = [self.network(c)[0](self.wav) for c in (reference, coder)]
+        sent = [network(c)[0](self.wav) for c in (reference, coder)]
         codes = [torch.as_tensor(getattr(s, "codes", s)) for s in sent]
         share = (codes[0] != codes[1]).float().mean().item()
-        ref, hyp = (self.network(c)[1](sent[0])[0, 0].float().numpy() for c in (reference, coder))
+        ref, hyp = (network(c)[1](sent[0])[0, 0].float().numpy() for c in (reference, coder))
         try:
             quality = f"{pesq(ref, hyp, reference.model.sample_rate):.2f} (4.64 at most)"
         except MetricError as error:
@@ -157,6 +150,14 @@ class Clip:
                 each.append(once[name])
             medians[f"{name} push"] = statistics.median(each)
         return medians
+
+
+def network(coder):
+    """Functions that take a waveform `[1, C, L]` to what stands for its codes, and that to a waveform."""
+    if not coder.model.chunk:
+        return coder.model.encode, lambda codes: coder.model.decode(codes, coder.silent_side)
+    rate = coder.model.sample_rate
+    return lambda wav: coder.encode(wav[0], rate), lambda stream: coder.decode(stream)[None]
 
 
 def timed(times, name, function, *args):
