@@ -18,7 +18,6 @@ import torch
 from pscodec.bitstream import Reader, Writer, conceal
 from pscodec.data.audio import Resampler, audio_blocks, pcm16, silence
 from pscodec.inference import OWN, PROMPT
-from pscodec.streaming import PIECE
 from pscodec.utils.errors import UserError
 from pscodec.utils.files import atomic_path
 
@@ -37,10 +36,10 @@ def encode_file(coder, source, target, prompt=OWN, raw_rate=None):
     with contextlib.ExitStack() as stack:
         if raw_rate:
             file = stack.enter_context(_input(source))
-            rate, length, blocks = raw_rate, None, _raw_blocks(file, raw_rate, coder.model.channels)
+            rate, length, blocks = raw_rate, None, _raw_blocks(file, raw_rate, coder.model)
         else:
             file = stack.enter_context(_spooled_input()) if source == PIPE else None
-            rate, length, blocks = audio_blocks(source, PIECE, file, coder.model.channels)
+            rate, length, blocks = audio_blocks(source, coder.model.piece, file, coder.model.channels)
         if coder.model.side_of == "self":
             prompt = OWN
         if prompt is OWN and coder.model.sees:
@@ -206,10 +205,11 @@ def _wav_head(header):
     return b"RIFF" + struct.pack("<I", 36 + size) + b"WAVE" + form + b"data" + struct.pack("<I", size)
 
 
-def _raw_blocks(file, rate, channels):
-    """16-bit samples of `file`, as they come -> `[channels, n]`, at most PIECE seconds each."""
-    rest, frame = b"", 2 * channels
-    while data := file.read1(frame * PIECE * rate):
+def _raw_blocks(file, rate, model):
+    """16-bit samples of `file`, as they come -> `[C, n]`, a `piece` of `model` at most."""
+    rest, channels = b"", model.channels
+    frame = 2 * channels
+    while data := file.read1(frame * model.piece * rate):
         data = rest + data
         rest = data[len(data) // frame * frame :]
         samples = np.frombuffer(data, "<i2", len(data) // frame * channels).reshape(-1, channels)

@@ -22,14 +22,14 @@ from pscodec.data.audio import as_wav, load_audio, resample, silence, to_channel
 from pscodec.features import FBank, LogMel
 from pscodec.models.optimise import optimise
 from pscodec.profile import Profile, Tokens, Vector, find_profile
-from pscodec.streaming import PIECE, StreamDecoder, StreamEncoder
+from pscodec.streaming import StreamDecoder, StreamEncoder
 from pscodec.types import Prompt
 from pscodec.utils.checkpoint import load_weights
 from pscodec.utils.errors import UserError
 from pscodec.utils.hparams import build_only
 
 PROMPT = 30.0  # seconds of a prompt that are looked at: attention over hours would take them
-BATCH = 60.0  # seconds coded at once, of one recording or of several of one length; of longer ones PIECE after PIECE
+BATCH = 60.0  # seconds coded at once, of one recording or of several of one length; of longer ones piece by piece
 OWN = object()  # as a prompt: the recording itself
 FADE = 0.02  # seconds from speech to the silence of a lost stretch, and back
 
@@ -251,7 +251,7 @@ class Coder:
             return codes, [[scale for *_, scales in coded for scale in scales] for coded in pieces]
         for group in self._groups([(-(-w.shape[-1] // self.model.hop_length),) for w in wavs]):
             if wavs[group[0]].shape[-1] > BATCH * self.model.sample_rate:  # alone, and too long to be computed at once
-                pieces = self.encode_pieces(wavs[group[0]].split(PIECE * self.model.sample_rate, 1))
+                pieces = self.encode_pieces(wavs[group[0]].split(self.model.piece * self.model.sample_rate, 1))
                 codes[group[0]] = np.concatenate([found for _, found, _ in pieces], 1)
                 continue
             batch = torch.stack([self.model.pad(wavs[i][None])[0] for i in group])
@@ -281,7 +281,7 @@ class Coder:
             if self.model.chunk:
                 found = [self._joined(streams[i], sides[i], self._packet["frames_per_packet"]) for i in group]
             elif first.codes.shape[1] > BATCH * self.model.frame_rate:
-                found = [self._joined(first, side, round(PIECE * self.model.frame_rate))]
+                found = [self._joined(first, side, round(self.model.piece * self.model.frame_rate))]
             else:
                 codes = torch.cat([self.codes(streams[i].codes) for i in group])
                 found = self.model.decode(codes, side).float().cpu()

@@ -36,11 +36,12 @@ def place(tmp_path_factory, mini_corpus, campplus_path):
     [("encodec_48k", 48000, 2, 16, 7), ("encodec_noncausal", 24000, 1, 32, 5)],
 )
 def test_the_stages_on_stereo(recipe, place, config, rate, channels, books, last):
-    options = {"config": f"conf/{config}.yaml", "exp": place / config, "compare": "", "stop-stage": last}
+    options = {"config": f"conf/{config}.yaml", "exp": place / config, "stop-stage": last}
+    options["compare"] = f"{place / config}:4" if last == 7 else ""
     done = run_sh(recipe, place, *words(options), train=TRAIN | {"n_residual": books})
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     exp = place / config
-    assert (exp / "report/index.html").exists() == (last == 7)
+    assert (exp / "report/index.html").exists() == (exp / f"compare/{config}_4/scores.tsv").exists() == (last == 7)
     utt, seconds, codes, side, total = (exp / "decode/test/bits.tsv").read_text().splitlines()[1].split("\t")
     path = exp / f"decode/test/psc/{utt}.psc"
     stream, frames = bitstream.read(path), rate // 320

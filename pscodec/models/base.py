@@ -35,6 +35,7 @@ class Codec(nn.Module):
     side_sizes: dict[str, int | None] = {}
     frozen: tuple[str, ...] = ()
     chunk, overlap = 0, 0
+    piece = 2  # seconds computed at once of what is at hand of a recording; longer ones cost memory and gain no speed
     activation = "leaky_relu"  # between its layers: leaky_relu | elu | snake
 
     def __init__(self, encoder, quantizer, decoder, sample_rate=24000, **parts):

@@ -23,6 +23,7 @@ class EnCodec(Codec):
     """
 
     activation = "elu"
+    piece = 10  # a fifth faster than 2: the weights of LSTM layers are read anew for each
 
     def __init__(self, encoder, quantizer, decoder, sample_rate=24000, chunk=0.0, overlap=0.0):
         super().__init__(encoder, quantizer, decoder, sample_rate)
