@@ -9,6 +9,7 @@ import torch
 from speechbrain.utils.checkpoints import ckpt_recency
 from speechbrain.utils.distributed import if_main_process
 
+from pscodec.brains.averaging import WeightMean
 from pscodec.brains.loop import PLAIN_STATE, Loop
 from pscodec.metrics.base import MetricError
 from pscodec.metrics.sdr import si_sdr_improvement
@@ -38,6 +39,11 @@ class SeparationBrain(Loop):
         if not self._by_step:
             self.checkpointer.add_recoverable("scheduler", self.scheduler, **PLAIN_STATE)
         self.checkpointer.add_recoverable("random_state", RandomState())
+        self.mean = None
+        if self.hparams.ema_decay:
+            system = getattr(self.modules.system, "module", self.modules.system)  # one of several processes wraps it
+            self.mean = WeightMean(system, self.hparams.ema_decay, [system.codec] if system.codec else [])
+            self.checkpointer.add_recoverable("separator_mean", self.mean.average.separator)
         self._start_counting()
 
     @property
@@ -68,6 +74,8 @@ class SeparationBrain(Loop):
             self.scheduler.set(self.optimizer_step, self._done())
         self.optimizer.step()
         self.optimizer_step += 1
+        if self.mean is not None:
+            self.mean.update(self.optimizer_step)
         self._count(separation, loss.item(), norm.item())
         self.idle_since = time.perf_counter()
         self.minutes += (self.idle_since - begin) / 60
@@ -127,8 +135,9 @@ class SeparationBrain(Loop):
         """Besides the loss: of embeddings, that of two guesses that need no separator; of `valid_decode` mixtures,
         what the decoded estimates gain over the mixture in STOI and SI-SDR: one scale for all losses."""
         batch, domain = self._to_device(batch), self.hparams.loss.domain
+        system = self.modules.system if self.mean is None else self.mean.average
         with self.evaluation_ctx:
-            separation = self.modules.system(batch, domain)
+            separation = system(batch, domain)
         loss, order = self.hparams.loss(separation)
         self.valid["loss"].append(loss.item())
         if domain == "embedding":
@@ -137,7 +146,7 @@ class SeparationBrain(Loop):
         if self.decoded < self.hparams.valid_decode:
             if domain != "waveform":
                 with self.evaluation_ctx:
-                    separation = self.modules.system(batch, "waveform")
+                    separation = system(batch, "waveform")
             self._listen(batch, separation, order)
         return loss
 

@@ -109,44 +109,54 @@ def codec_weights(exp, which="best"):
 
     Best is the lowest validation score. Returns (path, meta), or (None, None) where there is no checkpoint.
     """
-    checkpointer = AtomicCheckpointer(exp / "save", {}, allow_partial_load=True)
-    found = checkpointer.find_checkpoint(min_key="score" if which == "best" else None)
-    if found is None and which == "best":  # stopped before the first validation
-        found = checkpointer.find_checkpoint()
-    if found is None:
-        return None, None
-    mean = found.path / "codec_mean.ckpt"  # of a training that averages its weights
-    return (mean if mean.is_file() else found.path / "codec.ckpt"), found.meta
+    folder, meta = _checkpoint(exp, which)
+    return (None, None) if folder is None else (_file(folder, "codec"), meta)
 
 
 def codec_state(exp, which="best") -> tuple[dict, dict]:
     """The codec's state dict in the experiment folder `exp`, and its meta (step, score ...), as `load_weights`."""
-    path, read, meta = _weights(exp, which)
-    return read(path), meta
+    folder, read, meta = _weights(exp, which)
+    return read(_file(folder, "codec")), meta
 
 
 def load_weights(exp, modules, which="best"):
     """Load `modules` (name -> Module, e.g. codec, discriminators) strictly from the experiment folder `exp`.
 
-    A folder with their `.safetensors` in it (bin/release) holds one state, whatever `which`. Returns its meta (step,
-    score ...). Raises UserError where there is none or it does not fit.
+    A folder with their `.safetensors` in it (bin/release) holds one state, whatever `which`. Of a training that
+    averages its weights it is the mean. Returns its meta (step, score ...). Raises UserError where there is none or
+    it does not fit.
     """
-    path, read, meta = _weights(exp, which)
+    folder, read, meta = _weights(exp, which)
     for name, module in modules.items():
-        file = path if name == "codec" else path.with_name(f"{name}{path.suffix}")
+        file = _file(folder, name)
         if not file.is_file():
             raise UserError(f"{exp}: there are no {name} in it")
         try:
             module.load_state_dict(read(file))
         except RuntimeError as error:
             raise UserError(
-                f"{path.parent}: {name} does not fit this configuration: {str(error).splitlines()[-1].strip()}"
+                f"{folder}: {name} does not fit this configuration: {str(error).splitlines()[-1].strip()}"
             ) from None
     return meta
 
 
+def _checkpoint(exp, which):
+    """Folder and meta of a checkpoint, or (None, None)."""
+    checkpointer = AtomicCheckpointer(exp / "save", {}, allow_partial_load=True)
+    found = checkpointer.find_checkpoint(min_key="score" if which == "best" else None)
+    if found is None and which == "best":  # stopped before the first validation
+        found = checkpointer.find_checkpoint()
+    return (found.path, found.meta) if found else (None, None)
+
+
+def _file(folder, name):
+    """Where the weights of `name` are in `folder`: released, averaged, or as they were."""
+    candidates = (f"{name}.safetensors", f"{name}_mean.ckpt", f"{name}.ckpt")
+    return next((folder / file for file in candidates if (folder / file).is_file()), folder / candidates[-1])
+
+
 def _weights(exp, which):
-    """Where the codec's (or a separator's) weights are, the function that reads them, and their meta."""
+    """The folder with weights in it, the function that reads them, and their meta."""
     for released in (exp / "codec.safetensors", exp / "separator.safetensors"):
         if not released.is_file():
             continue
@@ -155,8 +165,8 @@ def _weights(exp, which):
                 meta = {key: float(value) for key, value in (file.metadata() or {}).items() if key in ("step", "score")}
         except SafetensorError as error:
             raise UserError(f"{released}: {error}") from None
-        return released, load_file, meta
-    path, meta = codec_weights(exp, which)
-    if path is None:
+        return exp, load_file, meta
+    folder, meta = _checkpoint(exp, which)
+    if folder is None:
         raise UserError(f"{exp}: no checkpoint; run stage 3")
-    return path, functools.partial(torch.load, map_location="cpu", weights_only=True), meta
+    return folder, functools.partial(torch.load, map_location="cpu", weights_only=True), meta

@@ -129,12 +129,14 @@ def main(argv=None):
     ddp_init_group({"distributed_backend": backend})  # nothing, unless torchrun has started us
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 
-    text, coder = fill_in(compose(args.config, args.preset), overrides, args.device)
+    composed = compose(args.config, args.preset)
+    text, coder = fill_in(composed, overrides, args.device)
     torch.manual_seed(YAML().load(text)["seed"])  # before anything is built
     hp = build(text)
     if if_main_process():
         # a longer training is the same training, and a codec is known by its fingerprint
-        check_same_model(args.exp, text, FREE_TO_CHANGE | {"epochs", "max_minutes", "valid_decode", "codec"})
+        free = FREE_TO_CHANGE | {"epochs", "max_minutes", "valid_decode", "codec"}
+        check_same_model(args.exp, text, free, anew=lambda known: resolve(composed, known))
         write_text(args.exp / "hyperparams.yaml", text)
 
     separator = hp["separator"]
