@@ -329,6 +329,8 @@ CONFIGURATIONS = [
     "pscodec_drl",
     "pscodec_drl_ict",
     "pscodec_ict",
+    "ticodec",
+    "ticodec_consistency",
 ]
 
 
@@ -345,7 +347,7 @@ def test_every_configuration_trains_two_steps_and_codes(recipe, name):
     for optimizer_of, module in (("codec_optimizer", codec), ("discriminator_optimizer", discriminators)):
         hp[optimizer_of] = hp[optimizer_of]([p for p in module.parameters() if p.requires_grad])
     wav = 0.1 * torch.randn(2, 1, 4800)
-    prompt = Prompt(mel=torch.randn(2, 80, 60), voiceprint=torch.randn(2, 192))
+    prompt = Prompt(mel=torch.randn(2, 80, 60), voiceprint=torch.randn(2, 192), wav=0.1 * torch.randn(2, 1, 4800))
     before = {k: v.clone() for k, v in codec.named_parameters() if v.requires_grad}
     for _ in range(2):
         output = codec.train()(wav, prompt)
@@ -363,7 +365,7 @@ def test_every_configuration_trains_two_steps_and_codes(recipe, name):
     assert not still, f"not trained: {still}"
 
     codec.eval()
-    codes, side = codec.encode(wav), codec.side(prompt)
+    codes, side = codec.encode(wav), codec.side(prompt if codec.side_of == "speaker" else Prompt(wav=wav))
     assert codes.shape == (2, codec.n_q, 15) and codes.max() < codec.codebook_size
     decoded = codec.decode(codes, side, 4700)
     assert decoded.shape == (2, 1, 4700)

@@ -82,9 +82,15 @@ class Encoder(nn.Module):
         self.last = conv(width, latent_dim, 3, weight_norm=False)
 
     def forward(self, wav):
-        x = self.first(wav)
-        for down, mrf in zip(self.downs, self.mrfs, strict=True):
+        return self.finish(self.blocks(self.first(wav)))
+
+    def blocks(self, x, which=slice(None)):
+        """The blocks that `which` says, one after another."""
+        for down, mrf in list(zip(self.downs, self.mrfs, strict=True))[which]:
             x = mrf(down(F.leaky_relu(x, SLOPE)))
+        return x
+
+    def finish(self, x):
         return self.last(F.leaky_relu(x)).float()  # slope 0.01 here, as in the public code
 
 
@@ -115,7 +121,13 @@ class Decoder(nn.Module):
         self.last = conv(width, 1, 7, gain=0.1)
 
     def forward(self, z):
-        x = self.first(z)
-        for up, mrf in zip(self.ups, self.mrfs, strict=True):
+        return self.finish(self.blocks(self.first(z)))
+
+    def blocks(self, x, which=slice(None)):
+        """The blocks that `which` says, one after another."""
+        for up, mrf in list(zip(self.ups, self.mrfs, strict=True))[which]:
             x = mrf(up(F.leaky_relu(x, SLOPE)))
+        return x
+
+    def finish(self, x):
         return torch.tanh(self.last(F.leaky_relu(x)).float())
