@@ -13,6 +13,7 @@ from pscodec.discriminators.msd import MultiScaleDiscriminator
 from pscodec.layers.transformer import CrossAttention
 from pscodec.losses.adversarial import FeatureMatching, LeastSquaresGenerator, least_squares_discriminator
 from pscodec.losses.disentangle import DRL, ssim
+from pscodec.models.hificodec import Decoder, HifiCodec
 from pscodec.prompts.casan import CasAN
 from pscodec.types import CodecOutput, Evidence, Judged, Prompt, Quantized
 from pscodec.utils.checkpoint import AtomicCheckpointer
@@ -397,6 +398,15 @@ def public_states(recipe):
     return codec, states
 
 
+def test_the_slope_before_the_decoders_last_layer_by_hand():
+    torch.manual_seed(0)
+    decoder = Decoder(latent_dim=4, width=8, strides=[2], kernels=[3], dilations=[1], last_slope=0.1).eval()
+    x = torch.tensor([[[-1.0, 2.0, 0.0]] * 4])
+    with torch.no_grad():
+        by_hand = torch.tanh(decoder.last(torch.tensor([[[-0.1, 2.0, 0.0]] * 4])))
+        assert torch.allclose(decoder.finish(x), by_hand)
+
+
 def test_public_weights_become_an_experiment(recipe, tmp_path, capsys):
     codec, states = public_states(recipe)
     assert "resblocks.7.convs1.0.weight_v" in states["encoder"] and "quantizer_modules2.1.embedding.weight" in str(
@@ -406,6 +416,8 @@ def test_public_weights_become_an_experiment(recipe, tmp_path, capsys):
     fresh.load_public(states)
     wav = torch.randn(1, 1, 3200)
     assert torch.equal(fresh.eval().encode(wav), codec.eval().encode(wav))
+    with pytest.raises(ValueError, match="last_slope"):
+        HifiCodec(fresh.encoder, fresh.quantizer, Decoder()).load_public(states)
     del states["encoder"]["normalize.0.weight"]
     with pytest.raises(ValueError, match=r"encoder.mrfs.0.norms.0.weight is missing"):
         fresh.load_public(states)

@@ -20,8 +20,11 @@ class HifiCodec(Codec):
     def load_public(self, states):
         """Take the weights that HifiCodec's authors' code writes: `states` has `encoder`, `quantizer`, `generator`.
 
-        Raises ValueError where they do not fit this configuration (norm: group, weight norm in place).
+        Raises ValueError where they do not fit this configuration (norm: group, weight norm in place), or the decoder
+        has another slope than theirs before its last layer, which weights do not show.
         """
+        if self.decoder.last_slope != SLOPE:
+            raise ValueError(f"the public HifiCodec's decoder ends with a slope of {SLOPE} (last_slope)")
         n_kernels = len(self.encoder.mrfs[0].blocks)
         renamed = {}
         for part, ours in (("encoder", "encoder"), ("generator", "decoder"), ("quantizer", "quantizer")):
@@ -97,7 +100,8 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """`z` `[B, latent_dim, T]` -> `wav_hat` `[B, 1, T * product of strides]` in [-1, 1].
 
-    `width` channels after the first convolution, halved by every block.
+    `width` channels after the first convolution, halved by every block. `last_slope`: of the leaky ReLU before the last
+    convolution: HiFi-GAN's is 0.01, torch's default; HifiCodec's public code says 0.1.
     """
 
     def __init__(
@@ -108,8 +112,10 @@ class Decoder(nn.Module):
         up_kernels=None,
         kernels=(3, 7, 11),
         dilations=(1, 3, 5),
+        last_slope=0.01,
     ):
         super().__init__()
+        self.last_slope = last_slope
         up_kernels = up_kernels or [2 * s for s in strides]
         self.hop_length = math.prod(strides)
         self.first = conv(latent_dim, width, 7)
@@ -130,4 +136,4 @@ class Decoder(nn.Module):
         return x
 
     def finish(self, x):
-        return torch.tanh(self.last(F.leaky_relu(x)).float())
+        return torch.tanh(self.last(F.leaky_relu(x, self.last_slope)).float())

@@ -134,7 +134,8 @@ class GroupResidualVQ(Quantizer):
         return [layer for group in self.groups for layer in group.layers]
 
     def forward(self, z: Tensor) -> Quantized:
-        n_q = self.plan.drawn.get("n_q", self.n_q) if self.training and self.plan else self.n_q
+        planned = self.training and self.plan and (self.drawn or self.dropout)  # a codec may have another, of tokens
+        n_q = self.plan.drawn.get("n_q", self.n_q) if planned else self.n_q
         n_q = n_q // len(self.groups)
         parts = [group(part, n_q) for group, part in zip(self.groups, z.chunk(len(self.groups), 1), strict=True)]
         return Quantized(
