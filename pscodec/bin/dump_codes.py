@@ -31,7 +31,8 @@ from pscodec.utils.progress import progress
 def dump(coder, folder, out, allow_pipes=False, order="group"):
     """Code data dir `folder` into `out`; returns `{utt: reason}` of those that could not be read.
 
-    `order` (group | layer): of the rows of codes. Raises UserError if `out` has codes of another codec, or if no utterance at all could be read.
+    `order` (group | layer): of the rows of codes. Raises UserError if `out` has codes of another codec, or if no
+    utterance at all could be read.
     """
     m, note = coder.model, out / "codec.json"
     what = {"model": coder.name, "fingerprint": coder.fingerprint.hex(), "sample_rate": m.sample_rate}
