@@ -319,6 +319,7 @@ def test_every_choice_is_marked_as_the_papers_or_ours(recipe):
 
 
 CONFIGURATIONS = [
+    "dac",
     "encodec",
     "encodec_public",
     "hificodec",

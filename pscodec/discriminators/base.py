@@ -24,6 +24,18 @@ class Discriminators(nn.ModuleDict):
         return Judged([x for a in answers for x in a.logits], [x for a in answers for x in a.fmaps])
 
 
+class Levelled(nn.Module):
+    """`part`, a discriminator, of signals without their mean and with a peak of 0.8, as DAC's: level is no clue."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.part = part
+
+    def forward(self, wav):
+        wav = wav - wav.mean(-1, keepdim=True)
+        return self.part(0.8 * wav / (wav.abs().amax(-1, keepdim=True) + 1e-9))
+
+
 class ByBitrate(nn.Module):
     """A discriminator for each number of codebooks that batches are coded with: `wav` `[B, 1, L]` -> `Judged`.
 

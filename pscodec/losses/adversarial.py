@@ -47,19 +47,20 @@ class FeatureMatching(nn.Module):
     """Eq. (9): mean over discriminators and hidden layers of the mean absolute difference of feature maps.
 
     `relative` divides each by the mean magnitude of the real one (EnCodec, eq. 2). `summed` is HiFi-GAN's: the sum
-    instead of the mean, with the logits as one more layer.
+    instead of the mean, with the logits as one more layer unless `logits` is false (DAC).
     """
 
     adversarial = True
 
-    def __init__(self, relative=False, summed=False):
+    def __init__(self, relative=False, summed=False, logits=None):
         super().__init__()
         self.relative, self.summed = relative, summed
+        self.logits = summed if logits is None else logits
 
     def forward(self, evidence):
         terms = []
         reals, fakes = evidence.real.fmaps, evidence.fake.fmaps
-        if self.summed:
+        if self.logits:
             reals, fakes = [*reals, evidence.real.logits], [*fakes, evidence.fake.logits]
         for real_layers, fake_layers in zip(reals, fakes, strict=True):
             for real, fake in zip(real_layers, fake_layers, strict=True):

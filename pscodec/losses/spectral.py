@@ -17,15 +17,16 @@ class WavL1(nn.Module):
 class MultiMelL1(nn.Module):
     """Sum over window lengths (samples) of the mean absolute difference of log-Mel spectrograms.
 
-    Hops are a quarter of the windows unless `hops` says otherwise. What lies below `floor` (magnitude of an unscaled
-    STFT) in both signals counts as equal.
+    Hops are a quarter of the windows unless `hops` says otherwise; `n_mels` is one number, or one for each window. What
+    lies below `floor` (magnitude of an unscaled STFT) in both signals counts as equal.
     """
 
     def __init__(self, sample_rate=24000, windows=(256, 512, 1024, 2048, 4096), n_mels=80, floor=1e-5, hops=None):
         super().__init__()
         hops = hops or [w // 4 for w in windows]
+        n_mels = [n_mels] * len(windows) if isinstance(n_mels, int) else n_mels
         self.mels = nn.ModuleList(
-            LogMel(sample_rate, window, hop, n_mels, floor=floor) for window, hop in zip(windows, hops, strict=True)
+            LogMel(sample_rate, *sizes, floor=floor) for sizes in zip(windows, hops, n_mels, strict=True)
         )
 
     def forward(self, evidence):
