@@ -173,8 +173,8 @@ def test_least_squares_by_hand():
     heard = evidence()
     heard.fake = fake
     assert LeastSquaresGenerator()(heard).item() == pytest.approx((0 + 4) / 2)
-    heard.fake = Judged([torch.tensor([3.0])], [[torch.tensor([1.0])], [torch.tensor([2.0])]])
-    heard.real = Judged([torch.tensor([1.0])], [[torch.tensor([2.0])], [torch.tensor([5.0])]])
+    heard.fake = Judged([torch.tensor([3.0])], [[torch.tensor([1.0]), torch.tensor([2.0])]])
+    heard.real = Judged([torch.tensor([1.0])], [[torch.tensor([2.0]), torch.tensor([5.0])]])
     assert FeatureMatching(summed=True)(heard).item() == pytest.approx(1 + 3 + 2)
 
 
@@ -319,6 +319,7 @@ def test_every_choice_is_marked_as_the_papers_or_ours(recipe):
 
 
 CONFIGURATIONS = [
+    "apcodec",
     "dac",
     "encodec",
     "encodec_public",

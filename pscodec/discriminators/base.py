@@ -17,11 +17,20 @@ class Parallel(nn.Module):
 
 
 class Discriminators(nn.ModuleDict):
-    """Named discriminators, each `wav [B, 1, L]` -> `Judged`; their answers are strung together. Empty is allowed."""
+    """Named discriminators, each `wav [B, 1, L]` -> `Judged`; their answers are strung together. Empty is allowed.
+
+    `weights`: name -> how much the codec listens to that one, 1 unless told.
+    """
+
+    def __init__(self, modules=None, weights=None):
+        super().__init__(modules)
+        self.weights = {name: (weights or {}).get(name, 1.0) for name in self}
 
     def forward(self, wav):
-        answers = [discriminator(wav) for discriminator in self.values()]
-        return Judged([x for a in answers for x in a.logits], [x for a in answers for x in a.fmaps])
+        answers = {name: discriminator(wav) for name, discriminator in self.items()}
+        weights = [self.weights[name] for name, answer in answers.items() for _ in answer.logits]
+        answers = answers.values()
+        return Judged([x for a in answers for x in a.logits], [x for a in answers for x in a.fmaps], weights)
 
 
 class Levelled(nn.Module):

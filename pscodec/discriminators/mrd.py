@@ -1,4 +1,8 @@
-"""Multi-resolution STFT discriminator in bands. Source: Kumar et al., DAC (2023), section 3.3, and its public code."""
+"""Multi-resolution STFT discriminators.
+
+Sources: Kumar et al., DAC (2023), section 3.3, and its public code, for the one in bands; Jang et al., UnivNet (2021),
+section 2.3, as APCodec's public code has it, for the one of magnitudes.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -53,3 +57,37 @@ class MultiResolutionDiscriminator(Parallel):
 
     def __init__(self, n_ffts=(2048, 1024, 512), width=32):
         super().__init__(BandDiscriminator(n_fft, width) for n_fft in n_ffts)
+
+
+class MagnitudeDiscriminator(nn.Module):
+    """The magnitudes of one STFT (`n_fft`, `hop_length`, `win_length` samples, a rectangular window).
+
+    `wav` `[B, 1, L]` -> logits and five feature maps `[B, C, F, N]`.
+    """
+
+    def __init__(self, n_fft, hop_length, win_length, width=64):
+        super().__init__()
+        self.sizes = n_fft, hop_length, win_length
+        kernels = [((7, 5), (2, 2)), ((5, 3), (2, 1)), ((5, 3), (2, 2)), ((3, 3), (2, 1)), ((3, 3), (2, 2))]
+        inputs = [1] + 4 * [width]
+        self.convs = nn.ModuleList(
+            weight_norm(nn.Conv2d(i, width, kernel, stride, tuple(k // 2 for k in kernel)))
+            for i, (kernel, stride) in zip(inputs, kernels, strict=True)
+        )
+        self.last = weight_norm(nn.Conv2d(width, 1, 3, padding=1))
+
+    def forward(self, wav):
+        window = torch.ones(self.sizes[2], device=wav.device)
+        x = torch.stft(wav.float()[:, 0], *self.sizes, window, return_complex=True).abs().unsqueeze(1)
+        fmaps = []
+        for layer in self.convs:
+            x = F.leaky_relu(layer(x), 0.1)
+            fmaps.append(x)
+        return self.last(x), fmaps
+
+
+class MultiMagnitudeDiscriminator(Parallel):
+    """One `MagnitudeDiscriminator` a resolution: FFT, hop, window in samples."""
+
+    def __init__(self, resolutions=((512, 20, 160), (1024, 40, 320), (2048, 80, 640)), width=64):
+        super().__init__(MagnitudeDiscriminator(*sizes, width) for sizes in resolutions)

@@ -33,6 +33,13 @@ class MultiMelL1(nn.Module):
         return sum(F.l1_loss(mel(evidence.output.wav_hat), mel(evidence.wav)) for mel in self.mels)
 
 
+class MultiMelL2(MultiMelL1):
+    """The same with the mean squared difference (APCodec)."""
+
+    def forward(self, evidence):
+        return sum(F.mse_loss(mel(evidence.output.wav_hat), mel(evidence.wav)) for mel in self.mels)
+
+
 class MultiMelL1L2(nn.Module):
     """Mean over window lengths (samples) of the distances of Mel spectrograms, L1 and L2.
 
