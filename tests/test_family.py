@@ -320,6 +320,8 @@ def test_every_choice_is_marked_as_the_papers_or_ours(recipe):
 
 CONFIGURATIONS = [
     "apcodec",
+    "audiodec",
+    "audiodec_vocoder",
     "dac",
     "encodec",
     "encodec_public",
@@ -347,17 +349,19 @@ def test_every_configuration_trains_two_steps_and_codes(recipe, name):
     # not narrower: weight norm gives a weight that sees one channel no direction to learn, and a gradient of rounding
     hp = build(text_of(recipe, name, dropout=0.1, width=4))
     codec, discriminators = hp["codec"], hp["discriminators"]
-    for optimizer_of, module in (("codec_optimizer", codec), ("discriminator_optimizer", discriminators)):
+    trained = {"codec_optimizer": codec} | ({"discriminator_optimizer": discriminators} if len(discriminators) else {})
+    for optimizer_of, module in trained.items():
         hp[optimizer_of] = hp[optimizer_of]([p for p in module.parameters() if p.requires_grad])
     wav = 0.1 * torch.randn(2, 1, 4800)
     prompt = Prompt(mel=torch.randn(2, 80, 60), voiceprint=torch.randn(2, 192), wav=0.1 * torch.randn(2, 1, 4800))
     before = {k: v.clone() for k, v in codec.named_parameters() if v.requires_grad}
     for _ in range(2):
         output = codec.train()(wav, prompt)
-        disc = hp["discriminator_loss"](discriminators(wav), discriminators(output.wav_hat.detach()))
-        hp["discriminator_optimizer"].zero_grad()
-        disc.backward()
-        hp["discriminator_optimizer"].step()
+        if len(discriminators):  # a first training may do without
+            disc = hp["discriminator_loss"](discriminators(wav), discriminators(output.wav_hat.detach()))
+            hp["discriminator_optimizer"].zero_grad()
+            disc.backward()
+            hp["discriminator_optimizer"].step()
         judged = Evidence(wav, output, discriminators(wav), discriminators(output.wav_hat))
         total, terms = hp["losses"](judged)
         assert torch.isfinite(total) and set(terms) == set(hp["losses"].terms)
@@ -369,7 +373,7 @@ def test_every_configuration_trains_two_steps_and_codes(recipe, name):
 
     codec.eval()
     codes, side = codec.encode(wav), codec.side(prompt if codec.side_of == "speaker" else Prompt(wav=wav))
-    assert codes.shape == (2, codec.n_q, 15) and codes.max() < codec.codebook_size
+    assert codes.shape == (2, codec.n_q, 4800 // codec.hop_length) and codes.max() < codec.codebook_size
     decoded = codec.decode(codes, side, 4700)
     assert decoded.shape == (2, 1, 4700)
     with torch.no_grad():
