@@ -6,10 +6,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import torchaudio
 from safetensors.torch import save_file
 
 from pscodec.brains.start import digest, start_from
 from pscodec.discriminators.msd import MultiScaleDiscriminator
+from pscodec.discriminators.msstft import STFTDiscriminator
 from pscodec.layers.transformer import CrossAttention
 from pscodec.losses.adversarial import FeatureMatching, LeastSquaresGenerator, least_squares_discriminator
 from pscodec.losses.disentangle import DRL, ssim
@@ -109,6 +111,31 @@ def test_casan_begins_as_the_sum():
     assert torch.equal(CasAN(latent_dim=32, n_blocks=2, n_groups=4).eval()(z_q, z_vp, z_mel), z_q + z_vp)
 
 
+@pytest.mark.parametrize("query", ["context", "context_plus_query", "sum"])
+def test_casan_keeps_the_stream_and_hears_z_mel(query):
+    torch.manual_seed(0)
+    z_q, z_vp, z_mel = prompts()
+    casan = CasAN(latent_dim=32, n_blocks=2, n_groups=4, query=query).eval()
+    begun = {"context": z_q + z_vp, "context_plus_query": z_q + z_vp + 2 * z_mel, "sum": z_q + z_vp + z_mel}[query]
+    assert torch.allclose(casan(z_q, z_vp, z_mel), begun, atol=1e-5)  # two blocks, whose last layers begin at zero
+    for p in casan.parameters():
+        if not p.any():
+            torch.nn.init.normal_(p, std=0.1)
+    fused = casan(z_q, z_vp, z_mel)
+    assert (fused - fused.mean(2, keepdim=True)).std() > 0.5  # it varies with time
+    assert not torch.allclose(fused, casan(z_q, z_vp, -z_mel), atol=1e-2)
+    # all frames alike: attention finds the same whatever asks
+    constant = [casan(z_q[:, :, :1].expand(-1, -1, 5), z_vp, x) for x in (z_mel, -z_mel)]
+    assert torch.allclose(*constant, atol=1e-5) == (query == "context")
+
+
+def test_drl_looks_at_what_it_does_not_teach():
+    latents = {"z_q": torch.randn(2, 8, 5, requires_grad=True), "z_vp": torch.randn(2, 8, 1, requires_grad=True)}
+    output = CodecOutput(torch.zeros(1), None, latents)
+    DRL(stopgrad=["z_q"])(Evidence(None, output)).backward()
+    assert latents["z_q"].grad is None and latents["z_vp"].grad.abs().sum() > 0
+
+
 def test_casan_uses_every_prompt_it_is_given(casan):
     z_q, z_vp, z_mel = prompts()
     fused = casan(z_q, z_vp, z_mel)
@@ -162,6 +189,17 @@ def test_a_query_of_equal_keys_gets_the_mean_of_the_values():
     stream = torch.randn(1, 6, 4)
     values = attention.kv(stream)[:, :, 4:].mean(1, keepdim=True)
     assert torch.allclose(attention(torch.randn(1, 1, 4), stream), attention.out(values), atol=1e-6)
+
+
+def test_an_stft_by_its_window_is_torchaudios():
+    wav = 0.1 * torch.randn(1, 1, 2000)
+    seen = []
+    disc = STFTDiscriminator(512, width=2, by_window=True)
+    disc.convs[0].register_forward_hook(lambda _, args, __: seen.append(args[0]))
+    disc(wav)
+    transform = torchaudio.transforms.Spectrogram(512, hop_length=128, power=None, normalized="window")
+    theirs = transform(wav)[0, 0].T
+    assert torch.allclose(torch.complex(*seen[0][0]), theirs, atol=1e-5)
 
 
 # ---- HifiCodec's own losses
