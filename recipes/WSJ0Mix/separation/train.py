@@ -25,12 +25,13 @@ from pscodec.data.mixture import MixtureDataset, collate
 from pscodec.downstream.codec import FrozenCodec
 from pscodec.downstream.systems import join
 from pscodec.inference import load_codec
-from pscodec.utils.checkpoint import AtomicCheckpointer, load_weights
+from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.hparams import build, compose, resolve
 from pscodec.utils.machine import best_precision, keep_memory
 from pscodec.utils.options import FREE_TO_CHANGE, check_same_model, parse_overrides
+from pscodec.utils.weights import load_weights
 
 
 def options(argv=None):
