@@ -362,6 +362,8 @@ CONFIGURATIONS = [
     "audiodec_vocoder",
     "dac",
     "encodec",
+    "encodec_48k",
+    "encodec_noncausal",
     "encodec_public",
     "hificodec",
     "hificodec_public",
@@ -390,8 +392,8 @@ def test_every_configuration_trains_two_steps_and_codes(recipe, name):
     trained = {"codec_optimizer": codec} | ({"discriminator_optimizer": discriminators} if len(discriminators) else {})
     for optimizer_of, module in trained.items():
         hp[optimizer_of] = hp[optimizer_of]([p for p in module.parameters() if p.requires_grad])
-    wav = 0.1 * torch.randn(2, 1, 4800)
-    prompt = Prompt(mel=torch.randn(2, 80, 60), voiceprint=torch.randn(2, 192), wav=0.1 * torch.randn(2, 1, 4800))
+    wav, other = (0.1 * torch.randn(2, codec.channels, 4800) for _ in range(2))
+    prompt = Prompt(mel=torch.randn(2, 80, 60), voiceprint=torch.randn(2, 192), wav=other)
     before = {k: v.clone() for k, v in codec.named_parameters() if v.requires_grad}
     for _ in range(2):
         output = codec.train()(wav, prompt)
@@ -410,10 +412,11 @@ def test_every_configuration_trains_two_steps_and_codes(recipe, name):
     assert not still, f"not trained: {still}"
 
     codec.eval()
-    codes, side = codec.encode(wav), codec.side(prompt if codec.side_of == "speaker" else Prompt(wav=wav))
+    level = codec.level(wav) if codec.chunk else 1
+    codes, side = codec.encode(wav / level), codec.side(prompt if codec.side_of == "speaker" else Prompt(wav=wav))
     assert codes.shape == (2, codec.n_q, 4800 // codec.hop_length) and codes.max() < codec.codebook_size
-    decoded = codec.decode(codes, side, 4700)
-    assert decoded.shape == (2, 1, 4700)
+    decoded = level * codec.decode(codes, side, 4700)
+    assert decoded.shape == (2, codec.channels, 4700)
     with torch.no_grad():
         assert torch.allclose(codec(wav, prompt).wav_hat[..., :4700], decoded, atol=1e-5)
 

@@ -47,7 +47,7 @@ def dump(coder, folder, out, allow_pipes=False, order="group"):
         path = out / "npz" / f"{utt}.npz"
         try:
             if not path.exists():
-                wav, rate = load_audio(u.path, None, u.start, u.end)
+                wav, rate = load_audio(u.path, None, u.start, u.end, m.channels)
                 stream = coder.encode(wav, rate, None)
                 codes = stream.codes if order == "group" else by_layer(stream.codes, m.quantizer)
                 codes = codes.astype(np.min_scalar_type(m.codebook_size - 1))

@@ -19,7 +19,8 @@ class Parallel(nn.Module):
 class Discriminators(nn.ModuleDict):
     """Named discriminators, each `wav [B, 1, L]` -> `Judged`; their answers are strung together. Empty is allowed.
 
-    `weights`: name -> how much the codec listens to that one, 1 unless told.
+    Of `wav` `[B, C, L]` each channel is judged as an item by itself (EnCodec, section 3.4). `weights`: name -> how much
+    the codec listens to that one, 1 unless told.
     """
 
     def __init__(self, modules=None, weights=None):
@@ -27,6 +28,7 @@ class Discriminators(nn.ModuleDict):
         self.weights = {name: (weights or {}).get(name, 1.0) for name in self}
 
     def forward(self, wav):
+        wav = wav.flatten(0, 1).unsqueeze(1)
         answers = {name: discriminator(wav) for name, discriminator in self.items()}
         weights = [self.weights[name] for name, answer in answers.items() for _ in answer.logits]
         answers = answers.values()

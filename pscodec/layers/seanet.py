@@ -87,7 +87,7 @@ class Encoder(nn.Module):
         channels=1,
     ):
         super().__init__()
-        self.hop_length = math.prod(strides)
+        self.hop_length, self.channels = math.prod(strides), channels
         make = Convolutions(causal, norm, mode)
         layers = [make.conv(channels, width, 7)]
         for stride in strides:
@@ -120,7 +120,7 @@ class Decoder(nn.Module):
         channels=1,
     ):
         super().__init__()
-        self.hop_length = math.prod(strides)
+        self.hop_length, self.channels = math.prod(strides), channels
         make, width = Convolutions(causal, norm, mode), width * 2 ** len(strides)
         layers = [make.conv(latent_dim, width, 7)]
         layers += [ResidualLSTM(width, n_lstm)] if n_lstm else []
