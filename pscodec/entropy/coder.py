@@ -1,0 +1,32 @@
+"""Packets of codes, entropy coded by a language model (packets.PacketWriter's `entropy`)."""
+
+import numpy as np
+
+from pscodec.entropy import ranges
+
+
+class EntropyCoder:
+    """Codes `[n_q, T]` of a stream with `network` (network.Network). Every packet is coded from nothing."""
+
+    def __init__(self, network, n_q):
+        if n_q % network.shape.groups or not network.shape.groups <= n_q <= network.shape.n_q:
+            raise ValueError(f"{n_q} codebooks; the language model knows {network.shape.n_q}")
+        self.network, self.books = network, network.shape.books(n_q)
+
+    def encode(self, codes):
+        """A packet's codes `[n_q, T]` -> bytes."""
+        n, memory = self.network, self.network.begin()
+        before = n.embed(self.books, codes[:, :-1], 1)
+        freqs = n.step(memory, np.concatenate([n.start(), before]), self.books)
+        return ranges.encode(codes.T.ravel(), freqs.reshape(codes.size, -1))
+
+    def decode(self, data, frames):
+        """The bytes of a packet of so many frames -> its codes, int64 `[n_q, frames]`, a frame at a time."""
+        n, memory, decoder = self.network, self.network.begin(), ranges.Decoder(data)
+        x, found = n.start(), []
+        for at in range(1, frames + 1):
+            codes = decoder.decode(n.step(memory, x, self.books)[0]).astype(np.int64)
+            found.append(codes)
+            if at < frames:
+                x = n.embed(self.books, codes[:, None], at)
+        return np.stack(found, 1) if found else np.zeros((len(self.books), 0), np.int64)
