@@ -9,6 +9,7 @@ pscodec/files.py does the same with files of any length.
 
 import hashlib
 import math
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,8 +17,9 @@ import numpy as np
 import torch
 
 from pscodec import released
-from pscodec.bitstream import Header, Stream
+from pscodec.bitstream import Header, Stream, read, write
 from pscodec.data.audio import as_wav, load_audio, resample, silence
+from pscodec.entropy.find import Languages
 from pscodec.features import FBank, LogMel
 from pscodec.models.optimise import optimise
 from pscodec.profile import Profile, Tokens, Vector, find_profile
@@ -34,7 +36,13 @@ FADE = 0.02  # seconds from speech to the silence of a lost stretch, and back
 
 
 def load_codec(
-    exp=released.DEFAULT, which="best", device="cpu", precision: str | None = "fp32", n_q: int | None = None
+    exp=released.DEFAULT,
+    which="best",
+    device="cpu",
+    precision: str | None = "fp32",
+    n_q: int | None = None,
+    entropy=None,
+    packet: float | None = None,
 ) -> "Coder":
     """The `Coder` of experiment folder `exp`, of its `best` (lowest validation score) or `last` checkpoint; or of a
     released codec, by name (`pscodec_small_24k`, the default, comes with the package).
@@ -42,8 +50,9 @@ def load_codec(
     Builds the codec alone: no discriminators, no optimizers, no training data. `precision`: `fp32`, `bf16`, or `auto`,
     bf16 where `device` computes it natively; then it is made for use (models/optimise), neither to train nor to save.
     None leaves it as in training, and gradients pass. `n_q`: codebooks to code with, of a codec trained with
-    `n_q_dropout` (`model.quantizer.n_q` changes it later); streams of any number are decoded in any case. Raises
-    UserError in one line.
+    `n_q_dropout` (`model.quantizer.n_q` changes it later); streams of any number are decoded in any case. `entropy`:
+    the language model that packets of `packet` seconds are coded with, its file or folder, or `auto`, the one in `exp`;
+    None codes them plainly, and finds those in `exp` all the same to decode with. Raises UserError in one line.
     """
     exp = released.folder(exp)
     if not (exp / "hyperparams.yaml").is_file():
@@ -62,14 +71,18 @@ def load_codec(
     except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is none
         raise UserError(f"device {device}: {str(error).splitlines()[0]}") from None
     model.eval()
-    return Coder(optimise(model, precision) if precision else model, meta, exp.resolve().name, fingerprint)
+    languages = Languages(exp, fingerprint, model, entropy)
+    model = optimise(model, precision) if precision else model
+    return Coder(model, meta, exp.resolve().name, fingerprint, languages, packet)
 
 
 class Coder:
-    """Wraps a `Codec` for recordings. `meta` says which checkpoint it is (step, score), `name` is for people."""
+    """Wraps a `Codec` for recordings. `meta` says which checkpoint it is (step, score), `name` is for people,
+    `languages` (entropy.find.Languages) has the language models for it, `packet` is the seconds of a packet."""
 
-    def __init__(self, model, meta=None, name="", fingerprint=None):
+    def __init__(self, model, meta=None, name="", fingerprint=None, languages=None, packet=None):
         self.model, self.meta, self.name = model, meta or {}, name
+        self.languages, self.packet = languages or Languages(), packet or 1.0
         self.device = next(model.parameters()).device
         self.fingerprint = fingerprint or _fingerprint(model)
         self.bits = max(1, math.ceil(math.log2(model.codebook_size)))
@@ -128,8 +141,25 @@ class Coder:
             profile = prompt.hash
         elif prompt is not None and self.model.sees:
             side = self._packed(self._sent(prompt))
-        second = max(1, round(self.model.frame_rate))
-        return Header(*self._shape(self.model.n_q), self.fingerprint, self.name, side, profile, second, n_samples)
+        frames, entropy = max(1, round(self.packet * self.model.frame_rate)), self.languages.chosen
+        if entropy and frames > entropy.shape.longest:
+            most = entropy.shape.longest / self.model.frame_rate
+            raise UserError(f"packets of {self.packet:g} s; this language model has learned {most:g} s at most")
+        shape = self._shape(self.model.n_q)
+        header = Header(*shape, self.fingerprint, self.name, side, profile, frames, n_samples)
+        return replace(header, entropy=entropy and entropy.fingerprint)
+
+    def entropy(self, header: Header):
+        """The entropy coder of streams with this header (bitstream.Writer and Reader want it), or None."""
+        return self.languages.coder(header)
+
+    def read(self, path) -> Stream:
+        """`bitstream.read` of a file that may be entropy coded."""
+        return read(path, self.entropy)
+
+    def write(self, path, stream: Stream):
+        """`bitstream.write` of what `encode` gave."""
+        write(path, stream, self.entropy(stream.header))
 
     def side(self, header: Header, profiles=()) -> dict[str, torch.Tensor]:
         """What the decoder needs of the speaker, name -> `[1, D, 1]`, from a header and Profiles, or files and folders

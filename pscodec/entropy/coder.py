@@ -6,15 +6,20 @@ from pscodec.entropy import ranges
 
 
 class EntropyCoder:
-    """Codes `[n_q, T]` of a stream with `network` (network.Network). Every packet is coded from nothing."""
+    """Codes `[n_q, T]` of a stream with `network` (network.Network), in packets of at most `frames` frames. Every
+    packet is coded from nothing. Raises ValueError for what the network has not learned."""
 
-    def __init__(self, network, n_q):
+    def __init__(self, network, n_q, frames):
+        if frames > network.shape.longest:
+            raise ValueError(f"packets of {frames} frames; the language model knows {network.shape.longest} at most")
         if n_q % network.shape.groups or not network.shape.groups <= n_q <= network.shape.n_q:
             raise ValueError(f"{n_q} codebooks; the language model knows {network.shape.n_q}")
         self.network, self.books = network, network.shape.books(n_q)
 
     def encode(self, codes):
         """A packet's codes `[n_q, T]` -> bytes."""
+        if not codes.size:
+            return b""
         n, memory = self.network, self.network.begin()
         before = n.embed(self.books, codes[:, :-1], 1)
         freqs = n.step(memory, np.concatenate([n.start(), before]), self.books)

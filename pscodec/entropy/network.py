@@ -20,6 +20,7 @@ from pscodec.entropy.ranges import frequencies
 from pscodec.utils.errors import UserError
 from pscodec.utils.files import atomic_path
 
+FILE = "entropy.safetensors"
 STREAM = 1 << 12  # units of the residual stream and of embeddings
 UNIT = 1 << 10  # of everything else
 STEPS = 1 << 8  # of a power of two, in logits and attention: a 256th

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pscodec.layers.transformer import attend
+
 
 class CodesLanguageModel(nn.Module):
     """Codes of the frames before -> logits of a frame's codes, each codebook's by themselves.
@@ -47,22 +49,40 @@ class CodesLanguageModel(nn.Module):
     def dim(self):
         return len(self.start)
 
-    def forward(self, codes: Tensor, books: list[int], offset: int = 0) -> Tensor:
-        """`codes` `[B, K, T]` of codebooks `books` (K of them) -> logits `[B, K, T, codebook_size]`."""
-        tables = self.embeddings[books]
-        before = sum(F.embedding(codes[:, k, :-1], tables[k]) for k in range(len(books)))
+    def forward(self, codes: Tensor, offset: int = 0) -> tuple[Tensor, Tensor]:
+        """`codes` `[B, n_q, T]`, -1 where an item has no such codebook or frame. Returns how unlikely they were, in
+        nats, and how many there were, of each codebook, `[n_q]` both."""
+        x = self._hidden(codes, offset)
+        nats, counts = [], []
+        for k in range(self.n_q):
+            there = codes[:, k] >= 0
+            logits = F.linear(x[there], self.heads[k], self.head_biases[k])
+            nats.append(F.cross_entropy(logits.float(), codes[:, k][there], reduction="sum"))
+            counts.append(there.sum())
+        return torch.stack(nats), torch.stack(counts)
+
+    def logits(self, codes: Tensor, books: list[int]) -> Tensor:
+        """Of `codes` `[B, n_q, T]` as in `forward`, for those of `books` -> `[B, K, T, codebook_size]`."""
+        return torch.einsum("btd,knd->bktn", self._hidden(codes), self.heads[books]) + self.head_biases[books][:, None]
+
+    def _hidden(self, codes, offset=0):
+        """What the frames before say of each, `[B, T, dim]`."""
+        frames, before = codes.shape[2], 0
+        for k, table in enumerate(self.embeddings):
+            there = (codes[:, k, :-1] >= 0)[..., None]
+            before = before + there * F.embedding(codes[:, k, :-1].clamp(min=0), table)
         x = torch.cat([self.start.expand(len(codes), 1, -1), before], 1)
-        x = x + positions(offset + codes.shape[2], self.dim, x.device)[offset:]
-        seen = self._seen(codes.shape[2], x.device)
+        x = x + positions(offset + frames, self.dim, x.device)[offset:]
+        seen = self._seen(frames, x.device)
         for layer in self.layers:
             x = layer(x, seen)
-        x = F.layer_norm(x, x.shape[-1:])
-        return torch.einsum("btd,knd->bktn", x, self.heads[books]) + self.head_biases[books][:, None]
+        return _norm(x)
 
     def _seen(self, frames, device):
+        """Which frames a frame looks at, `[1, frames, frames]`: itself, whose codes it is not shown, and those before."""
         ago = torch.arange(frames, device=device)
         ago = ago[:, None] - ago
-        return (ago >= 0) & (ago < self.context)
+        return ((ago >= 0) & (ago < self.context))[None]
 
 
 class _Layer(nn.Module):
@@ -75,9 +95,8 @@ class _Layer(nn.Module):
             layer.weight.data /= math.sqrt(2 * n_layers)
 
     def forward(self, x, seen):
-        q, k, v = (y.unflatten(2, (self.n_heads, -1)).transpose(1, 2) for y in self.qkv(_norm(x)).chunk(3, 2))
-        mixed = F.scaled_dot_product_attention(q, k, v, seen)
-        x = x + self.out(mixed.transpose(1, 2).flatten(2))
+        q, k, v = self.qkv(_norm(x)).chunk(3, 2)
+        x = x + self.out(attend(q, k, v, self.n_heads, seen, training=self.training))
         return x + self.down(F.relu(self.up(_norm(x))))
 
 
