@@ -28,8 +28,8 @@ LARGEST_WAV = 4_000_000_000  # bytes; longer ones become RF64
 
 
 def encode_file(coder, source, target, prompt=OWN, raw_rate=None):
-    """Code recording `source` to `.psc` file `target` (paths, or `-`) and return its header, its samples and, where they are entropy
-    coded, the bytes of its codes (else None).
+    """Code recording `source` to `.psc` file `target` (paths, or `-`). Returns its header, its samples and the bytes of
+    its codes where they are entropy coded (else None).
 
     `prompt` as in `Coder.encode`; OWN is the recording's first 30 s, which a pipe waits for. `raw_rate`: `source`
     is signed 16-bit little endian mono samples at so many Hz, coded as they come. Raises UserError naming the file,

@@ -31,9 +31,12 @@ MAY_IMPORT = {
     "models": GROUND | {"layers", "quantizers", "prompts"},
     "downstream": GROUND | {"models.base", "layers"},
     "brains": GROUND | {"features", "metrics"},
+    "entropy": GROUND,
+    "entropy.export": GROUND | {"entropy", "models"},
     "streaming": GROUND | {"models", "layers"},
     "separation": GROUND | {"released", "inference", "downstream", "losses", "layers", "data.audio"},
-    "inference": GROUND | {"released", "models", "bitstream", "profile", "streaming", "features", "data.audio"},
+    "inference": GROUND
+    | {"released", "models", "bitstream", "profile", "entropy", "streaming", "features", "data.audio"},
     "files": GROUND | {"inference", "streaming", "bitstream", "data.audio"},
 }
 TOP = {"bin", "cli", "commands"}  # anything

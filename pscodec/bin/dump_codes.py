@@ -2,10 +2,11 @@
 
     python -m pscodec.bin.dump_codes --exp exp/pscodec_base --data-dir data/train --out codes/train
 
-`--n-q` codes with fewer codebooks, where training has left that open: into another folder. Writes OUT/codes.scp, a line `utt path` for every utterance, and OUT/npz/UTT.npz with `codes` (integers `[K, T]`, the
+Writes OUT/codes.scp, a line `utt path` for every utterance, and OUT/npz/UTT.npz with `codes` (integers `[K, T]`, the
 smallest type that holds them) and `n_samples` (at the codec's rate); beside them, by name, what a codec sends of each
-recording itself, but nothing of a prompt. OUT/codec.json says which codec they are of. A
-file an utterance, so that a stopped run goes on where it was, and loaders read what they need:
+recording itself, but nothing of a prompt. OUT/codec.json says which codec they are of. `--n-q` codes with fewer
+codebooks, where training has left that open. A file an utterance, so that a stopped run goes on where it was, and
+loaders read what they need:
 
     codes = numpy.load(path)["codes"]
 """

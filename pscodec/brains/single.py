@@ -112,7 +112,7 @@ class SingleLoop(Loop):
         self._start_counting()
 
     def _keep(self, epoch, values):
-        """At the end of a validation: its `values` (name -> number) are told, and saved with the `loss` as the score."""
+        """At the end of a validation: `values` (name -> number) are told, and saved, `loss` as the score."""
         hp, step = self.hparams, self.optimizer_step
         if not self._by_step and epoch > hp.plateau_start:
             self.scheduler.step(values["loss"])

@@ -20,7 +20,7 @@ def add_arguments(parser):
     many.add_jobs(parser)
     parser.add_argument("--profile", action="append", default=[], help="the speaker's .psp file; may come again")
     parser.add_argument("--profiles", action="append", default=[], help="a folder with .psp files; may come again")
-    parser.add_argument("--entropy", help="folder of the language model that coded them, where it is not the codec's own")
+    parser.add_argument("--entropy", help="the language model that coded them, where it is not the codec's own")
     parser.add_argument("--raw", action="store_true", help="output is signed 16-bit little endian samples, no header")
 
 

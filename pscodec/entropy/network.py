@@ -1,9 +1,9 @@
 """The language model in arithmetic that gives the same bits on every machine.
 
 Numbers are integers (fixed point) that float64 arrays hold. Sums of products stay below 2**53, so that they are exact
-in whatever order a CPU takes them; all else is one correctly rounded operation (+ - * / sqrt, rounding) at a time, which
-IEEE 754 fixes to the last bit. exp, sin and their like, which it does not fix, are tables made by such operations, or
-stored. models/language.py is the same network in training, entropy/export.py makes this of it.
+in whatever order a CPU takes them; all else is one correctly rounded operation (+ - * / sqrt, rounding) at a time,
+which IEEE 754 fixes to the last bit. exp, sin and their like, which it does not fix, are tables made by such
+operations, or stored. models/language.py is the same network in training, entropy/export.py makes this of it.
 
 Source: EnCodec (Defossez et al., 2022), section 3.3; integers as in Balle et al., Integer networks (2018).
 """
@@ -24,7 +24,7 @@ FILE = "entropy.safetensors"
 STREAM = 1 << 12  # units of the residual stream and of embeddings
 UNIT = 1 << 10  # of everything else
 STEPS = 1 << 8  # of a power of two, in logits and attention: a 256th
-MOST = float(1 << 20)  # of any number between two layers
+MOST, HEAD_MOST = float(1 << 20), float(1 << 17)  # of any number between two layers; of queries, keys and values
 WEIGHT = 127.0
 
 
@@ -77,17 +77,20 @@ class Network:
     def _check(self):
         """Raises ValueError where a sum might leave what float64 holds exactly, or arrays do not fit."""
         s, w = self.shape, self._w
-        if any(np.abs(v).max() > WEIGHT for k, v in w.items() if k.endswith("weight")):
+        weights = [v for k, v in w.items() if k.endswith("weight")]
+        if not all(np.isfinite(v).all() for v in w.values()) or any(np.abs(v).max() > WEIGHT for v in weights):
             raise ValueError("weights beyond 8 bits")
-        widest = max(v.shape[-1] for k, v in w.items() if k.endswith("weight"))
-        if widest * WEIGHT * MOST > 2.0**53 or self.dim % s.n_heads or s.longest > len(w["positions"]):
+        widest = max(v.shape[-1] for v in weights)
+        sums = (widest * WEIGHT * MOST, self.dim * (2 * MOST) ** 2, s.longest * self._powers[0] * HEAD_MOST)
+        if max(sums) > 2.0**53 or self.dim % s.n_heads or s.longest > len(w["positions"]):
             raise ValueError("sizes that its arithmetic does not hold")
         if w["embeddings"].shape != (s.n_q, s.size, self.dim) or w["heads.weight"].shape != (s.n_q, s.size, self.dim):
             raise ValueError("arrays that are not of its shape")
 
     def begin(self):
         """What is remembered of a packet, at its beginning: keys and values, none yet."""
-        return [[np.zeros((self.shape.n_heads, 0, self.dim // self.shape.n_heads))] * 2 for _ in range(self.n_layers)]
+        none = np.zeros((self.shape.n_heads, 0, self.dim // self.shape.n_heads))
+        return [[none, none] for _ in range(self.n_layers)]
 
     def embed(self, books, codes, at):
         """Frames that `codes` `[K, t]` of `books` went before, at place `at` of the packet -> `[t, dim]`."""
@@ -107,8 +110,12 @@ class Network:
             x = np.clip(x + self._linear(f"layers.{i}.down", np.clip(hidden, 0, MOST)), -MOST, MOST)
         x = _norm(x)
         logits = np.stack([self._head(k, x) for k in books], 1)
-        below = np.minimum(logits.max(-1, keepdims=True) - logits, len(self._powers) - 1)
-        return frequencies(self._powers[below.astype(np.int64)])
+        return frequencies(self._power(logits))
+
+    def _power(self, exponents):
+        """Two to the power of `exponents`, in STEPS of an octave, beside the largest of each row."""
+        below = np.minimum(exponents.max(-1, keepdims=True) - exponents, len(self._powers) - 1)
+        return self._powers[below.astype(np.int64)]
 
     def _linear(self, name, x):
         sums = x @ self._w[f"{name}.weight"].T
@@ -120,16 +127,15 @@ class Network:
 
     def _attend(self, name, cache, x):
         s, t = self.shape, len(x)
-        q, k, v = self._linear(f"{name}qkv", x).clip(-MOST / 8, MOST / 8).reshape(t, 3, s.n_heads, -1).swapaxes(0, 2).swapaxes(0, 1)
-        cache[0], cache[1] = np.concatenate([cache[0], k], 1), np.concatenate([cache[1], v], 1)
-        keys, values = cache[0], cache[1]
+        qkv = self._linear(f"{name}qkv", x).clip(-HEAD_MOST, HEAD_MOST)
+        q, k, v = qkv.reshape(t, 3, s.n_heads, -1).transpose(1, 2, 0, 3)  # [heads, t, dim / heads] each
+        keys, values = cache[:] = np.concatenate([cache[0], k], 1), np.concatenate([cache[1], v], 1)
         scores = np.rint(q @ keys.swapaxes(1, 2) * (STEPS / UNIT**2))
         n = keys.shape[1]
         ago = np.arange(n - t, n)[:, None] - np.arange(n)
         seen = (ago >= 0) & (ago < s.context)
-        highest = np.where(seen, scores, -np.inf).max(-1, keepdims=True)
-        below = np.where(seen, highest - scores, np.inf)
-        weights = self._powers[np.minimum(below, len(self._powers) - 1).astype(np.int64)]
+        scores[:, ~seen] = -np.inf
+        weights = self._power(scores)
         mixed = np.rint((weights @ values) / weights.sum(-1, keepdims=True))
         return self._linear(f"{name}out", mixed.swapaxes(0, 1).reshape(t, -1))
 

@@ -79,7 +79,7 @@ class CodesLanguageModel(nn.Module):
         return _norm(x)
 
     def _seen(self, frames, device):
-        """Which frames a frame looks at, `[1, frames, frames]`: itself, whose codes it is not shown, and those before."""
+        """Which frames a frame looks at, `[1, frames, frames]`: itself (whose codes it is not shown) and before."""
         ago = torch.arange(frames, device=device)
         ago = ago[:, None] - ago
         return ((ago >= 0) & (ago < self.context))[None]

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Train the language model of a codec's codes, for entropy coding. Started again, it goes on where it stopped.
+r"""Train the language model of a codec's codes, for entropy coding. Started again, it goes on where it stopped.
 
-    python train_language.py conf/language/base.yaml --exp EXP/entropy --train_codes EXP/codes/train --dev_codes EXP/codes/dev
+    python train_language.py conf/language/base.yaml --exp EXP/entropy \
+        --train_codes EXP/codes/train --dev_codes EXP/codes/dev
 
 The codes are those of `python -m pscodec.bin.dump_codes`. Any scalar of conf/language/base.yaml can be given as an
 option. At the end the best weights, in integers, are EXP/entropy/entropy.safetensors, which `pscodec` finds there.
@@ -72,11 +73,12 @@ def main(argv=None):
     if args.device == "cpu":
         keep_memory()
     language = hp["language"]
+    precision = hp["precision"] if hp["precision"] != "auto" else best_precision(args.device)
     epochs = EpochCounter(-(-hp["total_steps"] // (hp["steps_per_epoch"] or max(1, len(train) // hp["batch_size"]))))
     brain = LanguageBrain(
         modules={"language": language},
         hparams=hp,
-        run_opts={**run_opts, "precision": best_precision(args.device) if hp["precision"] == "auto" else hp["precision"]},
+        run_opts={**run_opts, "precision": precision},
         checkpointer=AtomicCheckpointer(args.exp / "save", {"language": language, "epochs": epochs}),
     )
     size, rest = divmod(hp["batch_size"], brain.world)
