@@ -44,7 +44,7 @@ def random_codes(k, frames, size=64, seed=0):
 
 
 def test_frequencies_by_hand():
-    # 2**24 - 3 in shares of 1 : 2 : 5 are 2097151.6, 4194303.2 and 10485758.1; what is left over, 1, goes to the largest,
+    # 2**24 - 3 in shares of 1 : 2 : 5 are 2097151.6, 4194303.2, 10485758.1; what is left over, 1, goes to the largest,
     # and each has one more
     found = ranges.frequencies(np.array([1.0, 2.0, 5.0]))
     assert found.tolist() == [2097152, 4194304, 10485760] and found.sum() == ranges.ONE
