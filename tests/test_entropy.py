@@ -67,7 +67,7 @@ def test_bytes_are_what_the_probabilities_cost(size):
     symbols = np.array([rng.choice(size, p=row / row.sum()) for row in freqs])
     data = ranges.encode(symbols, freqs)
     bits = -np.log2(freqs[np.arange(300), symbols] / ranges.ONE).sum()
-    assert 0 <= 8 * len(data) - bits < 16
+    assert 0 <= 8 * len(data) - bits < 16, "two bytes at most"
     decoder = ranges.Decoder(data)
     assert np.concatenate([decoder.decode(freqs[i : i + 7]) for i in range(0, 300, 7)]).tolist() == symbols.tolist()
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,8 @@ def test_it_learns_to_count_and_saves_nearly_all_bits(train, place):
     assert len(data) < plain / 4, (len(data), plain)
     assert np.array_equal(coder.decode(data, 150), codes)
     log = (exp / "train_log.txt").read_text()
+    ours, trained = map(float, re.search(r"([\d.]+) bits a code in integers, ([\d.]+) as trained", log).groups())
+    assert abs(ours - trained) < 0.01 and ours < 1
     assert "frames/s" in log and "validation loss" in log and network.fingerprint.hex() in log
 
 

@@ -20,10 +20,18 @@ class EntropyCoder:
         """A packet's codes `[n_q, T]` -> bytes."""
         if not codes.size:
             return b""
-        n, memory = self.network, self.network.begin()
-        before = n.embed(self.books, codes[:, :-1], 1)
-        freqs = n.step(memory, np.concatenate([n.start(), before]), self.books)
-        return ranges.encode(codes.T.ravel(), freqs.reshape(codes.size, -1))
+        return ranges.encode(codes.T.ravel(), self._frequencies(codes))
+
+    def bits(self, codes):
+        """What a packet's codes cost by their probabilities, before they are bytes."""
+        chosen = np.take_along_axis(self._frequencies(codes), codes.T.reshape(-1, 1), 1)
+        return -np.log2(chosen / ranges.ONE).sum()
+
+    def _frequencies(self, codes):
+        """Of every code in its order in the file, `[T * n_q, size]`. All frames at once: that changes nothing."""
+        n = self.network
+        frames = np.concatenate([n.start(), n.embed(self.books, codes[:, :-1], 1)])
+        return n.step(n.begin(), frames, self.books).reshape(codes.size, -1)
 
     def decode(self, data, frames):
         """The bytes of a packet of so many frames -> its codes, int64 `[n_q, frames]`, a frame at a time."""

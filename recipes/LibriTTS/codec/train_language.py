@@ -9,6 +9,7 @@ option. At the end the best weights, in integers, are EXP/entropy/entropy.safete
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from pscodec.brains import loop
 from pscodec.brains.language import LanguageBrain
 from pscodec.data.codec import Batches
 from pscodec.data.codes import CodesDataset, collate
+from pscodec.entropy.coder import EntropyCoder
 from pscodec.entropy.export import export
 from pscodec.entropy.network import FILE
 from pscodec.utils.checkpoint import AtomicCheckpointer
@@ -100,7 +102,20 @@ def main(argv=None):
         network.save(args.exp / FILE)
         size = (args.exp / FILE).stat().st_size / 1e6
         brain.journal.say(f"{args.exp / FILE}: {network.fingerprint.hex()}, {size:.1f} MB, of step {best.meta['step']}")
+        compare(brain.journal.say, language, network, dev)
         brain.journal.close()
+
+
+def compare(say, language, network, dev, most=32):
+    """What the integers cost: bits a code of some sequences, by `network` and by `language` as it was trained."""
+    ours, trained, count = 0.0, 0.0, 0
+    for item in (dev[0, i] for i in range(min(most, len(dev)))):
+        codes = item[item[:, 0] >= 0].numpy()
+        ours += EntropyCoder(network, len(codes), network.shape.longest).bits(codes)
+        with torch.inference_mode():
+            trained += language.eval()(item[None])[0].sum().item() / math.log(2)
+        count += codes.size
+    say(f"  {ours / count:.4f} bits a code in integers, {trained / count:.4f} as trained")
 
 
 def _introduce(say, exp, language, train, dev, last):
