@@ -51,6 +51,9 @@ def test_sequences_draw_their_codebooks_and_come_from_the_right_folder(tmp_path)
         seen.add(tuple(item[:, 0].tolist()))
         assert tuple(data[number, 1][:, 0].tolist()) in {(3, 4), (3, -1)}  # of the one there is no other
     assert seen == {(1, 2), (5, -1)}
+    joined = CodesDataset(two, seconds=0.4, n_q=[2], joined=True)
+    assert {joined[number, 1].shape for number in range(5)} == {(2, 30)}
+    assert set(joined[0, 1][0].tolist()) <= {1, 3} and joined[0, 1][0, 0] == 3
     batch = collate([data[0, 0], torch.ones(2, 4, dtype=torch.long)])
     assert batch.shape == (2, 2, data[0, 0].shape[1]) and (batch[1, :, 4:] == -1).all()
 

@@ -18,11 +18,12 @@ class CodesDataset(Dataset):
     The folders are of one codec, with different numbers of codebooks. A sequence's number is drawn from `n_q` (None:
     those that the codec was trained with), and its codes come from the folder of that number, or are the first ones of
     the largest; it begins at a random frame of its utterance, so that packets in the midst of speech are learned too.
-    Both are functions of (seed, pass, index). Raises UserError for folders that do not go together.
+    `joined`: one that ends early goes on with other utterances. All this is a function of (seed, pass, index). Raises
+    UserError for folders that do not go together.
     """
 
-    def __init__(self, folders, seconds=5.0, n_q=None, seed=0):
-        self.facts, self.codes = None, {}
+    def __init__(self, folders, seconds=5.0, n_q=None, seed=0, joined=False):
+        self.facts, self.codes, self.joined = None, {}, joined
         for folder in map(Path, folders.split()):
             facts, codes = _read(folder)
             number = facts.pop("n_q")
@@ -54,16 +55,20 @@ class CodesDataset(Dataset):
     def __getitem__(self, key):
         """`key`: (pass, index)."""
         rng = np.random.default_rng([self.seed, *key])
-        number, utt = int(rng.choice(self.choices)), self.utts[key[1]]
-        books = self._books(number)
-        codes = self.codes.get(number, {}).get(utt)
-        if codes is None:
-            codes = self.codes[self.n_q][utt][books]
-        start = int(rng.integers(max(1, codes.shape[1] - round(self.frame_rate))))  # a second is left of it
-        codes = codes[:, start : start + self.longest]
+        number = int(rng.choice(self.choices))
+        codes = self._of(self.utts[key[1]], number)
+        codes = codes[:, int(rng.integers(max(1, codes.shape[1] - round(self.frame_rate)))) :]  # a second is left of it
+        while self.joined and codes.shape[1] < self.longest:
+            codes = np.concatenate([codes, self._of(self.utts[rng.integers(len(self))], number)], 1)
+        codes = codes[:, : self.longest]
         item = np.full((self.n_q, codes.shape[1]), -1)
-        item[books] = codes
+        item[self._books(number)] = codes
         return torch.from_numpy(item)
+
+    def _of(self, utt, number):
+        """Its codes of `number` codebooks."""
+        codes = self.codes.get(number, {}).get(utt)
+        return self.codes[self.n_q][utt][self._books(number)] if codes is None else codes
 
     def _books(self, number):
         """Of all codebooks, those that frames of `number` codes have: the first of each group."""

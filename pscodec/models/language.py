@@ -96,7 +96,7 @@ class _Layer(nn.Module):
 
     def forward(self, x, seen):
         q, k, v = self.qkv(_norm(x)).chunk(3, 2)
-        x = x + self.out(attend(q, k, v, self.n_heads, seen, training=self.training))
+        x = x + self.out(attend(q, k, v, self.n_heads, seen))  # fused: long sequences, no dropout
         return x + self.down(F.relu(self.up(_norm(x))))
 
 

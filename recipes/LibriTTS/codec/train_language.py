@@ -44,7 +44,8 @@ def options(argv=None):
 def datasets(keys):
     """For training and validation, by the scalars `keys`. Raises UserError where they are of different codecs."""
     common = {"seconds": keys["seconds"], "n_q": keys["n_q"], "seed": keys["seed"]}
-    train, dev = CodesDataset(keys["train_codes"], **common), CodesDataset(keys["dev_codes"], **common)
+    train = CodesDataset(keys["train_codes"], joined=True, **common)
+    dev = CodesDataset(keys["dev_codes"], **common)
     if train.facts != dev.facts or train.n_q != dev.n_q:
         raise UserError(f"{keys['train_codes']} and {keys['dev_codes']}: codes of two codecs")
     return train, dev
