@@ -4,8 +4,9 @@
 
 Writes OUT/codes.scp, a line `utt path` for every utterance, and OUT/npz/UTT.npz with `codes` (integers `[K, T]`, the
 smallest type that holds them) and `n_samples` (at the codec's rate); beside them, by name, what a codec sends of each
-recording itself, but nothing of a prompt. OUT/codec.json says which codec they are of. A
-file an utterance, so that a stopped run goes on where it was, and loaders read what they need:
+recording itself, but nothing of a prompt. OUT/codec.json says which codec they are of. `--n-q` codes with fewer
+codebooks, where training has left that open. A file an utterance, so that a stopped run goes on where it was, and
+loaders read what they need:
 
     codes = numpy.load(path)["codes"]
 
@@ -37,9 +38,9 @@ def dump(coder, folder, out, allow_pipes=False, order="group"):
     m, note = coder.model, out / "codec.json"
     what = {"model": coder.name, "fingerprint": coder.fingerprint.hex(), "sample_rate": m.sample_rate}
     what |= {"hop_length": m.hop_length, "n_q": m.n_q, "codebook_size": m.codebook_size}
-    if order != "group":
-        what["order"] = order
-    if note.exists() and json.loads(note.read_text(encoding="utf-8")) != what:
+    what |= {"groups": m.quantizer.n_q_choices[0], "n_q_trained": m.quantizer.n_q_trained, "order": order}
+    known = {"order": "group"} | json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+    if any(known[key] != value for key, value in what.items() if key in known):  # older notes have fewer
         raise UserError(f"{out}: has codes of another codec; move them away")
     write_text(note, json.dumps(what, indent=1) + "\n")
     places, failed = {}, {}
@@ -80,12 +81,13 @@ def main(argv=None):
     parser.add_argument("--exp", type=Path, required=True, help="experiment folder")
     parser.add_argument("--data-dir", type=Path, required=True, help="data folder, data/train ...")
     parser.add_argument("--out", type=Path, required=True, help="folder for codes.scp and npz/")
+    parser.add_argument("--n-q", type=int, help="code with so many, where training has left that open")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--order", choices=("group", "layer"), default="group", help="of the rows of codes (group)")
     parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
-    coder = load_codec(args.exp, args.checkpoint, args.device)
+    coder = load_codec(args.exp, args.checkpoint, args.device, n_q=args.n_q)
     failed = dump(coder, args.data_dir, args.out, args.allow_pipes, args.order)
     for utt, reason in failed.items():
         print(f"left out: {utt}: {reason}")

@@ -28,6 +28,9 @@
 #   --parent DIR                   first training of a codec that is trained twice               (exp/PARENT_CORPUS, by stage 3)
 #   --prompts "A B"                test sets to decode with other prompts too: the utterance's own, 3 s, 1 s, a wrong
 #                                  speaker's, noise, none; the report compares them              (none)
+#   --entropy true|false           after training, train a language model of the codec's codes into EXP/entropy, and entropy
+#                                  code in stage 5, which then says what that saves               (false)
+#   --entropy-args "..."           options for train_language.py                                 (none)
 #   --checkpoint best|last         what stage 5 decodes                                          (best)
 #   --compare "A B:1"              codecs for stages 5 to 7 beside this one: experiments or released ones; :K, of K codebooks
 #                                  (mini: pscodec_small_24k:1, which comes with the package; else none); without DNSMOS
@@ -56,6 +59,8 @@ train_args=
 init=
 parent=
 prompts=
+entropy=false
+entropy_args=
 checkpoint=best
 compare=unset
 allow_pipes=false
@@ -158,13 +163,33 @@ if at 4 "train again ($config into $exp)"; then
     fi
 fi
 
+if [ "$entropy" = true ] && [ "$stage" -le 4 ] && [ "$stop_stage" -ge 4 ]; then
+    printf '\n== stage 4, language model of the codes   [%s]\n' "$(elapsed)"
+    for split in $train_set $dev_set; do
+        "$PYTHON" -m pscodec.bin.dump_codes --exp "$exp" --data-dir "$data/$split" --out "$exp/codes/$split" \
+            --checkpoint "$checkpoint" "${pipes[@]}"
+    done
+    smaller=()
+    [ "$preset" = paper ] || smaller=(--preset conf/language/mini.yaml)
+    # shellcheck disable=SC2086  # entropy_args is a list of words
+    launch train_language.py conf/language/base.yaml "${smaller[@]}" --exp "$exp/entropy" \
+        --train_codes "$exp/codes/$train_set" --dev_codes "$exp/codes/$dev_set" $entropy_args
+fi
+
 beside() { echo "$exp/compare/$(basename "$1" | tr : _)"; }   # an experiment to stages 6 and 7: decoded speech and scores
 compared=()
 for other in $others; do compared+=("$(beside "$other")"); done
 
 if at 5 "code and decode ($test_sets)"; then
     decode() { launch -m pscodec.bin.decode --data "$data" --splits "$test_sets" "${pipes[@]}" "$@"; }
-    decode --exp "$exp" --controls "$controls" --prompts "$prompts" --checkpoint "$checkpoint"
+    coded=()
+    [ "$entropy" = false ] || coded=(--entropy auto)
+    decode --exp "$exp" --controls "$controls" --prompts "$prompts" --checkpoint "$checkpoint" "${coded[@]}"
+    if [ "$entropy" = true ]; then
+        for split in $test_sets; do
+            "$PYTHON" -m pscodec.bin.savings --exp "$exp" --psc "$exp/decode/$split/psc" --checkpoint "$checkpoint"
+        done
+    fi
     for other in $others; do
         books=()
         [[ $other != *:* ]] || books=(--n-q "${other##*:}")
