@@ -374,6 +374,8 @@ CONFIGURATIONS = [
     "pscodec_drl",
     "pscodec_drl_ict",
     "pscodec_ict",
+    "soundstream",
+    "soundstream_public",
     "ticodec",
     "ticodec_consistency",
 ]

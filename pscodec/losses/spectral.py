@@ -40,6 +40,27 @@ class MultiMelL2(MultiMelL1):
         return sum(F.mse_loss(mel(evidence.output.wav_hat), mel(evidence.wav)) for mel in self.mels)
 
 
+class MultiMelL1LogL2(nn.Module):
+    """Mean over window lengths s (samples) of the mean absolute difference of Mel spectrograms, and sqrt(s / 2) times
+    the root mean squared one of their logarithms: 64 bands, hops of a quarter.
+
+    Source: Zeghidour et al., SoundStream (2021), eqs. 4 and 5, with means for its sums, so that lengths say nothing.
+    """
+
+    def __init__(self, sample_rate=24000, windows=(64, 128, 256, 512, 1024, 2048), n_mels=64, floor=1e-5):
+        super().__init__()
+        self.mels = nn.ModuleList(LogMel(sample_rate, window, window // 4, n_mels, floor=floor) for window in windows)
+
+    def forward(self, evidence):
+        return sum(self._distance(mel, evidence) for mel in self.mels) / len(self.mels)
+
+    def _distance(self, mel, evidence):
+        made, wanted = (mel.mel(wav) for wav in (evidence.output.wav_hat, evidence.wav))
+        logs = made.clamp(min=mel.floor).log() - wanted.clamp(min=mel.floor).log()
+        root = logs.square().mean((-1, -2)).add(1e-12).sqrt()
+        return (made - wanted).abs().mean() + (mel.n_fft / 2) ** 0.5 * root.mean()
+
+
 class MultiMelL1L2(nn.Module):
     """Mean over window lengths (samples) of the distances of Mel spectrograms, L1 and L2.
 
