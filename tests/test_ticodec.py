@@ -6,11 +6,15 @@ import torch
 from torch import nn
 
 from pscodec import bitstream
+from pscodec.bin import invariance
+from pscodec.data.audio import save_audio
+from pscodec.data.kaldi import Utterance, write_data_dir
 from pscodec.inference import Coder
 from pscodec.models import hificodec
 from pscodec.models.ticodec import TIRE, Decoder
 from pscodec.streaming import decode_long
 from pscodec.types import Prompt
+from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.hparams import build_only, compose, resolve
 
 TINY = {"width": 4, "latent_dim": 16, "decoder_width": 64, "kernels": [3], "dilations": [1], "codebook_size": 32}
@@ -108,3 +112,28 @@ def test_it_streams_where_its_encoder_has_no_norm_over_time(recipe):
     side = {"time_invariant": torch.arange(8)[None]}
     pieces = torch.cat(list(decode_long(model, codes.split(70, 2), side, seconds=1)), -1)
     assert torch.allclose(model.decode(codes, side), pieces, atol=1e-5)
+
+
+def test_figure_2(recipe, tmp_path, capsys, tiny_exp):
+    model = codec_of(recipe)
+    exp = tmp_path / "ticodec"
+    exp.mkdir()
+    (exp / "hyperparams.yaml").write_text(resolve(compose(recipe / "conf/ticodec.yaml"), TINY))
+    AtomicCheckpointer(exp / "save", {"codec": model}).save_checkpoint({"step": 1, "score": 1.0})
+    once = noise(1, 4800)
+    for name, wav in (
+        ("same", torch.cat([once, once], 1)),
+        ("other", torch.cat([once, 30 * noise(1, 4800, seed=1)], 1)),
+    ):
+        save_audio(tmp_path / f"{name}.wav", wav.clamp(-1, 1), 24000)
+    utterances = [Utterance(n, "s", str(tmp_path / f"{n}.wav"), 0.4) for n in ("other", "same")]
+    write_data_dir(tmp_path / "data/test", utterances)
+    arguments = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "figure2")]
+    invariance.main(["--exp", str(exp), *arguments])
+    header, other, same = (line.split("\t") for line in (tmp_path / "figure2.tsv").read_text().splitlines())
+    other, same = (dict(zip(header, row, strict=True)) for row in (other, same))
+    assert float(same["cosine_first_last"]) == pytest.approx(1, abs=1e-5) and float(same["tokens_first_last"]) == 1
+    assert float(other["cosine_first_last"]) < float(same["cosine_first_last"])
+    assert (tmp_path / "figure2.dark.png").stat().st_size > 5000 and "| ticodec | 2 |" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="no time-invariant code"):
+        invariance.main(["--exp", str(tiny_exp), *arguments])
