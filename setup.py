@@ -37,6 +37,7 @@ setup(
         "kaldiio>=2.18",
         "sentencepiece>=0.2",
         "safetensors>=0.4",
+        "constriction>=0.5,<0.6",  # another version's range coder might write other bytes
         "matplotlib>=3.8",
         "pesq>=0.0.4",
         "pystoi>=0.4",

@@ -194,6 +194,11 @@ class Writer:
         self._packets = PacketWriter(header.layout(self._head), entropy)
         self.push, self.finish = self._packets.push, self._packets.finish
 
+    @property
+    def coded(self):
+        """Bytes of its codes so far, where they are entropy coded; else None."""
+        return self._packets.payload if self._packets.entropy else None
+
     def begin(self):
         return self._head
 
@@ -203,10 +208,10 @@ class Reader:
 
     `header` is None until it has come whole, `n_samples` until the end has. Both raise ValueError, in one line, for
     what is not a `.psc` file or has a damaged header; other damage is told in `damage`. `entropy`: a function of
-    the fingerprint that a header names to its coder (None: it is not here, and the stream is refused).
+    a `Header` that names a model to its coder (None: it is not here, and the stream is refused).
     """
 
-    def __init__(self, entropy=lambda fingerprint: None):
+    def __init__(self, entropy=lambda header: None):
         self.header, self._packets, self._begun, self._entropy = None, None, bytearray(), entropy
 
     def push(self, data):
@@ -217,7 +222,7 @@ class Reader:
         if self.header is None:
             return []
         layout, named = self.header.layout(self._begun[:size]), self.header.entropy
-        entropy = self._entropy(named) if named else None
+        entropy = self._entropy(self.header) if named else None
         if named and entropy is None:
             raise ValueError(f"entropy coded by the language model {named.hex()}, which is not here")
         self._packets = PacketReader(layout, self.header.sample_rate, entropy)

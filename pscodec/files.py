@@ -27,7 +27,8 @@ LARGEST_WAV = 4_000_000_000  # bytes; longer ones become RF64
 
 
 def encode_file(coder, source, target, prompt=OWN, raw_rate=None):
-    """Code recording `source` to `.psc` file `target` (paths, or `-`) and return its header and samples.
+    """Code recording `source` to `.psc` file `target` (paths, or `-`). Returns its header, its samples and the bytes of
+    its codes where they are entropy coded (else None).
 
     `prompt` as in `Coder.encode`; OWN is the recording's first 30 s, which a pipe waits for. `raw_rate`: `source`
     is signed 16-bit little endian samples at so many Hz, of the codec's channels in turn, coded as they come. Raises
@@ -48,7 +49,7 @@ def encode_file(coder, source, target, prompt=OWN, raw_rate=None):
             prompt = (torch.cat(begun, 1), rate)
         new = coder.model.sample_rate
         header = coder.header(prompt, None if length is None else -(-length * new // rate))
-        writer = Writer(header)
+        writer = Writer(header, coder.entropy(header))
         out = stack.enter_context(_output(target))
         out.write(writer.begin())
         n_samples = 0
@@ -60,7 +61,7 @@ def encode_file(coder, source, target, prompt=OWN, raw_rate=None):
             raise UserError("an empty recording")
         out.write(writer.finish(n_samples))
         out.flush()
-        return header, n_samples
+        return header, n_samples, writer.coded
 
 
 def _begin(blocks, n_samples):
@@ -90,7 +91,7 @@ def decode_file(coder, source, target, profiles=(), raw=False):
     after keeps its place. `profiles` as in `Coder.decode`. Raises UserError, with nothing written to a path.
     """
     with contextlib.ExitStack() as stack:
-        reader, file = Reader(), stack.enter_context(_input(source))
+        reader, file = Reader(coder.entropy), stack.enter_context(_input(source))
         packets = _packets(reader, file)
         try:
             first = next(packets, None)  # with the header

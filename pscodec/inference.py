@@ -16,17 +16,18 @@ import numpy as np
 import torch
 
 from pscodec import released
-from pscodec.bitstream import Header, Stream
+from pscodec.bitstream import Header, Stream, read, write
 from pscodec.chunks import cut, decode_chunks, encode_chunks, join
 from pscodec.data.audio import as_wav, load_audio, resample, silence, to_channels
+from pscodec.entropy.find import Languages
 from pscodec.features import FBank, LogMel
 from pscodec.models.optimise import optimise
 from pscodec.profile import Profile, Tokens, Vector, find_profile
 from pscodec.streaming import StreamDecoder, StreamEncoder
 from pscodec.types import Prompt
-from pscodec.utils.checkpoint import load_weights
 from pscodec.utils.errors import UserError
 from pscodec.utils.hparams import build_only
+from pscodec.utils.weights import load_weights
 
 PROMPT = 30.0  # seconds of a prompt that are looked at: attention over hours would take them
 BATCH = 60.0  # seconds coded at once, of one recording or of several of one length; of longer ones piece by piece
@@ -35,7 +36,13 @@ FADE = 0.02  # seconds from speech to the silence of a lost stretch, and back
 
 
 def load_codec(
-    exp=released.DEFAULT, which="best", device="cpu", precision: str | None = "fp32", n_q: int | None = None
+    exp=released.DEFAULT,
+    which="best",
+    device="cpu",
+    precision: str | None = "fp32",
+    n_q: int | None = None,
+    entropy=None,
+    packet: float | None = None,
 ) -> "Coder":
     """The `Coder` of experiment folder `exp`, of its `best` (lowest validation score) or `last` checkpoint; or of a
     released codec, by name (`pscodec_small_24k`, the default, comes with the package).
@@ -43,8 +50,9 @@ def load_codec(
     Builds the codec alone: no discriminators, no optimizers, no training data. `precision`: `fp32`, `bf16`, or `auto`,
     bf16 where `device` computes it natively; then it is made for use (models/optimise), neither to train nor to save.
     None leaves it as in training, and gradients pass. `n_q`: codebooks to code with, of a codec trained with
-    `n_q_dropout` (`model.quantizer.n_q` changes it later); streams of any number are decoded in any case. Raises
-    UserError in one line.
+    `n_q_dropout` (`model.quantizer.n_q` changes it later); streams of any number are decoded in any case. `entropy`:
+    the language model that packets of `packet` seconds are coded with, its file or folder, or `auto`, the one in `exp`;
+    None codes them plainly, and finds those in `exp` all the same to decode with. Raises UserError in one line.
     """
     exp = released.folder(exp)
     if not (exp / "hyperparams.yaml").is_file():
@@ -63,14 +71,18 @@ def load_codec(
     except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is none
         raise UserError(f"device {device}: {str(error).splitlines()[0]}") from None
     model.eval()
-    return Coder(optimise(model, precision) if precision else model, meta, exp.resolve().name, fingerprint)
+    languages = Languages(exp, fingerprint, model, entropy)
+    model = optimise(model, precision) if precision else model
+    return Coder(model, meta, exp.resolve().name, fingerprint, languages, packet)
 
 
 class Coder:
-    """Wraps a `Codec` for recordings. `meta` says which checkpoint it is (step, score), `name` is for people."""
+    """Wraps a `Codec` for recordings. `meta` says which checkpoint it is (step, score), `name` is for people,
+    `languages` (entropy.find.Languages) has the language models for it, `packet` is the seconds of a packet."""
 
-    def __init__(self, model, meta=None, name="", fingerprint=None):
+    def __init__(self, model, meta=None, name="", fingerprint=None, languages=None, packet=None):
         self.model, self.meta, self.name = model, meta or {}, name
+        self.languages, self.packet = languages or Languages(), packet or 1.0
         self.device = next(model.parameters()).device
         self.fingerprint = fingerprint or _fingerprint(model)
         self.bits = max(1, math.ceil(math.log2(model.codebook_size)))
@@ -129,6 +141,10 @@ class Coder:
             profile = prompt.hash
         elif prompt is not None and self.model.sees:
             side = self._packed(self._sent(prompt))
+        packet, entropy = self._packet, self.languages.chosen
+        if entropy and packet["frames_per_packet"] > entropy.shape.longest:
+            seconds, most = (n / self.model.frame_rate for n in (packet["frames_per_packet"], entropy.shape.longest))
+            raise UserError(f"packets of {seconds:g} s; this language model has learned {most:g} s at most")
         return Header(
             *self._shape(self.model.n_q),
             self.fingerprint,
@@ -136,8 +152,21 @@ class Coder:
             side,
             profile,
             n_samples=n_samples,
-            **self._packet,
+            entropy=entropy and entropy.fingerprint,
+            **packet,
         )
+
+    def entropy(self, header: Header):
+        """The entropy coder of streams with this header (bitstream.Writer and Reader want it), or None."""
+        return self.languages.coder(header)
+
+    def read(self, path) -> Stream:
+        """`bitstream.read` of a file that may be entropy coded."""
+        return read(path, self.entropy)
+
+    def write(self, path, stream: Stream):
+        """`bitstream.write` of what `encode` gave."""
+        write(path, stream, self.entropy(stream.header))
 
     def side(self, header: Header, profiles=()) -> dict[str, torch.Tensor]:
         """What the decoder needs of the speaker, name -> `[1, D, 1]`, from a header and Profiles, or files and folders
@@ -175,9 +204,9 @@ class Coder:
 
     @property
     def _packet(self):
-        """What its headers say of packets: a second, or a chunk and its level."""
+        """What its headers say of packets: `packet` seconds, or a chunk and its level."""
         m = self.model
-        frames = m.chunk // m.hop_length or max(1, round(m.frame_rate))
+        frames = m.chunk // m.hop_length or max(1, round(self.packet * m.frame_rate))
         samples = m.chunk - m.overlap or None
         return {
             "frames_per_packet": frames,

@@ -31,11 +31,13 @@ MAY_IMPORT = {
     "models": GROUND | {"layers", "quantizers", "prompts"},
     "downstream": GROUND | {"models.base", "layers"},
     "brains": GROUND | {"features", "metrics"},
+    "entropy": GROUND,
+    "entropy.export": GROUND | {"entropy", "models"},
     "streaming": GROUND | {"models", "layers"},
     "chunks": set(),
     "separation": GROUND | {"released", "inference", "downstream", "losses", "layers", "data.audio"},
     "inference": GROUND
-    | {"released", "chunks", "models", "bitstream", "profile", "streaming", "features", "data.audio"},
+    | {"released", "chunks", "models", "bitstream", "profile", "entropy", "streaming", "features", "data.audio"},
     "files": GROUND | {"inference", "streaming", "bitstream", "data.audio"},
 }
 TOP = {"bin", "cli", "commands"}  # anything

@@ -1,8 +1,13 @@
-"""What was coded before is still decoded: files of `.psc` version 2 by pscodec_small_24k, and what came of them then.
+"""What was coded before is still decoded: files of pscodec_small_24k, and what came of them then.
 
-They were made by the program of 21 November 2026, of `tone()`; `wav` holds every sixteenth sample.
+Those of version 2 were made by the program of 21 November 2026, of `tone()`; `wav` holds every sixteenth sample.
+That of version 3 is of 24 November 2026: its first and last packets hold codes drawn from the codec's language model
+and are entropy coded, the one between them holds random codes and is plain.
 """
 
+import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,3 +57,25 @@ def test_speech_is_coded_to_the_integers_it_was(codec, kept, n_q):
     codes = codec.encode(tone(), 24000).codes
     codec.model.quantizer.n_q = None
     assert np.array_equal(codes, kept["codes" if n_q == 2 else "codes_k1"])
+
+
+def machines():
+    """Environments in which a process computes as on another CPU."""
+    path = Path(__file__).parents[1] / "tools/bench/entropy_machines.py"
+    spec = importlib.util.spec_from_file_location("entropy_machines", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.MACHINES, module.environment
+
+
+@pytest.mark.parametrize(("machine", "threads"), [("AVX512", 2), ("AVX2", 1), ("SSE41", 1)])
+def test_an_entropy_coded_file_holds_the_codes_it_did_on_every_cpu(machine, threads):
+    known, environment = machines()
+    assert set(known) == {"AVX512", "AVX2", "SSE41"}
+    program = "import sys, numpy as np, pscodec; s = pscodec.load_codec().read(sys.argv[1]); "
+    program += "assert not s.lost and s.coded < s.header.sizes(390)['codes'], 'not entropy coded'; "
+    program += "assert s.n_samples == 124700 and np.array_equal(s.codes, np.load(sys.argv[2])), 'other codes'"
+    files = [str(DATA / f"small_24k_version3.{kind}") for kind in ("psc", "npy")]
+    command = [sys.executable, "-c", program, *files]
+    done = subprocess.run(command, env=environment(machine, threads), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]

@@ -19,7 +19,8 @@ import yaml
 from conftest import copy_voices
 
 from pscodec import bitstream, cli
-from pscodec.utils.checkpoint import codec_weights
+from pscodec.inference import load_codec
+from pscodec.utils.weights import codec_weights
 
 # smaller than the mini preset, and everything on: discriminators, restarts of dead codes, dropout, loader workers
 TINY = {
@@ -108,15 +109,24 @@ def test_every_stage_leaves_its_files(place, walked):
 def test_encodec_walks_every_stage_without_features_and_with_its_balancers_state(recipe, place):
     options = {"config": "conf/encodec.yaml", "exp": place / "encodec", "data": place / "data_encodec", "compare": ""}
     train = TINY | {"codebook_size": 16, "total_steps": 4, "steps_per_epoch": 2, "ckpt_interval_steps": 2}
+    language = {"total_steps": 4, "steps_per_epoch": 2, "batch_size": 4, "num_workers": 0, "warmup": 1}
+    options |= {"entropy": "true", "entropy-args": " ".join(words(language))}
     done = run_sh(recipe, place, *words(options), train=train)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "encodec.yaml: its codec sees no features" in done.stdout
     assert not list((place / "data_encodec").rglob("*.ark"))
     exp = place / "encodec"
     assert list(exp.glob("save/CKPT*/losses.ckpt")) and (exp / "report/index.html").stat().st_size > 0
-    utt, _, codes, side, _ = (exp / "decode/test/bits.tsv").read_text().splitlines()[1].split("\t")
-    stream = bitstream.read(exp / f"decode/test/psc/{utt}.psc")
-    assert len(stream.codes) == 32 and (int(codes), int(side)) == (stream.codes.size * 4 // 8, 0)
+    utt, _, codes, side, total = (exp / "decode/test/bits.tsv").read_text().splitlines()[1].split("\t")
+    psc = exp / f"decode/test/psc/{utt}.psc"
+    stream = load_codec(exp).read(psc)
+    assert len(stream.codes) == 32 and (int(codes), int(side)) == (stream.coded, 0)
+    assert stream.header.entropy and int(codes) <= stream.codes.size * 4 // 8 and psc.stat().st_size == int(total)
+    for length in ("1", "5"):  # what stage 5 said of savings in packets of so many seconds
+        assert f"packets of {length} s: codes " in done.stdout
+    rows = [line.split("\t") for line in (exp / "decode/test/entropy.tsv").read_text().splitlines()[1:]]
+    assert [row[6] for row in rows if row[0] == utt and row[1] == "5"] != [] and {row[1] for row in rows} == {"1", "5"}
+    assert all(int(coded) <= int(plain) for _, _, _, plain, coded, _, _ in rows)
 
 
 def test_what_is_decoded_comes_from_real_files(place, walked):

@@ -56,7 +56,7 @@ def test_whole_file_by_hand():
     codes = bytes([0b00000010, 0b10000001, 0b10000000])  # 5 and 6, nine bits each: not made smaller
     end = sealed(b"\x81" + struct.pack("<IHf", 500, 3, 2.0) + codes, key)
     assert bitstream.pack(made, Runs()) == head + full + end
-    read = bitstream.unpack(head + full + end, lambda name: Runs() if name == NAME else None)
+    read = bitstream.unpack(head + full + end, lambda h: Runs() if h.entropy == NAME else None)
     assert np.array_equal(read.codes, made.codes) and (read.n_samples, read.scales) == (1100, [0.5, 2.0])
     assert read.header.channels == 2 and read.header.samples_per_packet == 600 and read.header.entropy == NAME
     assert read.header.side["g"].codes.tolist() == [5, 1023] and not read.damage
@@ -80,7 +80,7 @@ def coded(packets, coder=None):
     return Stream(header(**options), codes, packets * 24000)
 
 
-@pytest.mark.parametrize("entropy", [(), (lambda name: Runs(),)], ids=["plain", "entropy coded"])
+@pytest.mark.parametrize("entropy", [(), (lambda h: Runs(),)], ids=["plain", "entropy coded"])
 def test_a_damaged_packet_costs_what_is_in_it(entropy):
     made = coded(9, entropy)
     data = bytearray(bitstream.pack(made, Runs() if entropy else None))
@@ -97,7 +97,7 @@ def test_a_damaged_packet_costs_what_is_in_it(entropy):
 @pytest.mark.parametrize("step", [1, 7, 4000])
 def test_bytes_may_come_in_any_pieces(step):
     made = coded(5, True)
-    data, reader, packets = bitstream.pack(made, Runs()), bitstream.Reader(lambda name: Runs()), []
+    data, reader, packets = bitstream.pack(made, Runs()), bitstream.Reader(lambda h: Runs()), []
     for at in range(0, len(data), step):
         packets += reader.push(data[at : at + step])
     packets += reader.finish()

@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pscodec import bitstream
 from pscodec.data import prompts as prompting
 from pscodec.data.audio import load_audio, save_audio
 from pscodec.data.kaldi import read_data_dir, write_table
@@ -52,8 +51,8 @@ def decode_split(coder, folder, out, condition=None, allow_pipes=False):
         if condition == "shuffled_codes":
             stream.codes = np.random.default_rng(0).permutation(stream.codes, axis=1)
         psc = out / "psc" / f"{utt}.psc"
-        bitstream.write(psc, stream)
-        received = bitstream.read(psc)
+        coder.write(psc, stream)
+        received = coder.read(psc)
         save_audio(out / "wav" / f"{utt}.wav", coder.decode(received), coder.model.sample_rate)
         sizes = received.sizes()
         rows[utt] = f"{utt}\t{received.seconds:.6f}\t{sizes['codes']}\t{sizes['side']}\t{psc.stat().st_size}"
@@ -96,6 +95,8 @@ def main(argv=None):
     parser.add_argument("--conditions", default=" ".join(prompting.REPORTED), help="those prompts (%(default)s)")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--n-q", type=int, help="code with so many, where training has left that open")
+    parser.add_argument("--entropy", help="entropy code by this language model: its folder, or auto, the codec's own")
+    parser.add_argument("--packet", type=float, help="seconds of a packet (1; entropy coded 5)")
     parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
@@ -104,7 +105,8 @@ def main(argv=None):
         if split not in args.splits.split():
             raise UserError(f"--prompts names {split}, which is not among --splits ({args.splits})")
 
-    coder = load_codec(args.exp, args.checkpoint, args.device, n_q=args.n_q)
+    packet = args.packet or (5.0 if args.entropy else 1.0)
+    coder = load_codec(args.exp, args.checkpoint, args.device, n_q=args.n_q, entropy=args.entropy, packet=packet)
     out = (args.out or args.exp) / "decode"
     print(f"decoding with the {args.checkpoint} checkpoint of {args.exp}: step {coder.meta.get('step')}")
     for split in args.splits.split():

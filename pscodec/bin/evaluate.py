@@ -348,12 +348,14 @@ def _score(job, names):
 
 
 def read_codes(folder, utts):
-    """Codes `[K, T]` and codebook size of the .psc files of `utts`, one after the other."""
+    """Codes `[K, T]` and codebook size of the .psc files of `utts` in EXP/decode/SPLIT/psc, one after the other."""
+    from pscodec import bitstream
+    from pscodec.entropy.find import Languages
+
+    languages = Languages(folder.parents[2])
     for path in sorted(folder.glob("*.psc")):
         if path.stem in utts:
-            from pscodec import bitstream
-
-            stream = bitstream.read(path)
+            stream = bitstream.read(path, languages.coder)
             yield stream.codes, 1 << stream.header.bits
 
 

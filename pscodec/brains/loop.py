@@ -8,11 +8,14 @@ import signal
 
 import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import if_main_process, main_process_only
+from speechbrain.utils.distributed import ddp_init_group, if_main_process, main_process_only
+from torch.utils.data import DataLoader
+
+from pscodec.brains.journal import Journal
 
 
 class Loop(sb.Brain):
-    """A Brain that counts its steps in the metadata of checkpoints. `journal` (brains.journal) is set before `fit`.
+    """A Brain that counts its steps in the metadata of checkpoints. `begin` comes before `fit`.
 
     SIGTERM, with which schedulers take a machine back, ends the step, saves a checkpoint and exits with status 143.
     """
@@ -34,6 +37,15 @@ class Loop(sb.Brain):
             super().fit(*args, **kwargs)
         finally:
             signal.signal(signal.SIGTERM, before)
+
+    def begin(self, exp, batches):
+        """Open the journal in folder `exp`, and let a resumed run's first epoch go on in `batches` where it was.
+
+        Returns the checkpoint that `fit` goes on from, None for a new run."""
+        last = self.checkpointer.find_checkpoint()
+        self.journal = Journal(exp, last.meta["step"] if last else 0) if if_main_process() else None
+        self.train_sampler = Recovery(self, batches)
+        return last
 
     def _ask_to_stop(self, *_):
         self.asked_to_stop = True
@@ -73,6 +85,27 @@ class Loop(sb.Brain):
     def meta(self):
         """What a checkpoint says of itself."""
         return {"step": self.optimizer_step}
+
+
+def join(device):
+    """Join the processes that torchrun has started, if it has; returns SpeechBrain's run options for `device`."""
+    backend = "nccl" if str(device).startswith("cuda") else "gloo"
+    ddp_init_group({"distributed_backend": backend})
+    return {
+        "device": device,
+        "noprogressbar": True,
+        "distributed_backend": backend,
+        "distributed_launch": torch.distributed.is_initialized(),
+    }
+
+
+def loaders(train, batches, dev, dev_batches, collate, num_workers):
+    """For training on `train` in `batches` (with workers) and validation on `dev` in `dev_batches`."""
+    # its own generator: the loader must not draw from the one that a checkpoint restores
+    common = {"collate_fn": collate, "generator": torch.Generator(), "pin_memory": torch.cuda.is_available()}
+    workers = {"num_workers": num_workers, "persistent_workers": num_workers > 0, "worker_init_fn": sheltered()}
+    train_loader = DataLoader(train, batch_sampler=batches, **workers, **common)
+    return train_loader, DataLoader(dev, batch_sampler=dev_batches, **common)
 
 
 def sheltered():

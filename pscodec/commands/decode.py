@@ -20,13 +20,14 @@ def add_arguments(parser):
     many.add_jobs(parser)
     parser.add_argument("--profile", action="append", default=[], help="the speaker's .psp file; may come again")
     parser.add_argument("--profiles", action="append", default=[], help="a folder with .psp files; may come again")
+    parser.add_argument("--entropy", help="the language model that coded them, where it is not the codec's own")
     parser.add_argument("--raw", action="store_true", help="output is signed 16-bit little endian samples, no header")
 
 
 def run(args):
     from pscodec.bitstream import SUFFIX
 
-    settings = many.settings(args, profiles=(*args.profile, *args.profiles), raw=int(args.raw))
+    settings = many.settings(args, profiles=(*args.profile, *args.profiles), raw=int(args.raw), entropy=args.entropy)
     pairs, wrong = many.tasks(args.inputs, args.output, {SUFFIX}, ".raw" if args.raw else ".wav")
     results = many.run(work, pairs, wrong, settings, args.jobs, "decode")
     seconds = sum(n / header.sample_rate for header, n in results)

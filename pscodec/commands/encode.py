@@ -12,8 +12,10 @@ DETAILS = """
 
 Channels are averaged; a codec of two takes both, or one twice. Without --prompt and --profile every recording is its
 own prompt, by its first 30 seconds. A pipe of a WAV (or FLAC ...) file is read to its end before it is coded; --raw
-samples are coded as they come.
+samples are coded as they come. With --entropy, packets that a language model makes smaller are; whoever decodes needs
+it, too.
 """
+FILE_PACKET = 5.0  # seconds: what a language model is told anew at its beginning, a file can wait for
 
 
 def add_arguments(parser):
@@ -25,6 +27,8 @@ def add_arguments(parser):
     speaker.add_argument("--profile", help="the speaker's .psp file (pscodec enroll)")
     speaker.add_argument("--no-prompt", action="store_true", help="send nothing of the speaker")
     parser.add_argument("--n-q", type=int, help="the first so many of a codec that serves several bitrates")
+    parser.add_argument("--entropy", help="language model to code packets with: its folder, or auto, the codec's own")
+    parser.add_argument("--packet", type=float, help="seconds that a packet has (1; entropy coded files 5)")
     parser.add_argument(
         "--raw",
         action="store_true",
@@ -42,7 +46,10 @@ def run(args):
     if args.raw != bool(args.sample_rate):
         raise UserError("--raw and --sample-rate need each other")
     speaker = {"prompt": args.prompt, "own": not args.no_prompt, "profiles": (args.profile,) if args.profile else ()}
-    settings = many.settings(args, **speaker, raw=args.sample_rate or 0, n_q=args.n_q)
+    waited_for = args.raw or many.PIPE in (*args.inputs, args.output)
+    packet = args.packet or (FILE_PACKET if args.entropy and not waited_for else 1.0)
+    more = {"entropy": args.entropy, "packet": packet}
+    settings = many.settings(args, **speaker, raw=args.sample_rate or 0, n_q=args.n_q, **more)
     suffixes = SUFFIXES | ({".raw", ".pcm"} if args.raw else set())
     pairs, wrong = many.tasks(args.inputs, args.output, suffixes, SUFFIX)
     results = many.run(work, pairs, wrong, settings, args.jobs, "encode")
@@ -57,8 +64,8 @@ def work(settings, source, target):
     from pscodec.files import encode_file
 
     coder = many.codec(settings)
-    header, n_samples = encode_file(coder, source, target, _speaker(settings), settings.raw)
-    return header, n_samples, header.sizes(-(-n_samples // header.hop_length))
+    header, n_samples, coded = encode_file(coder, source, target, _speaker(settings), settings.raw)
+    return header, n_samples, header.sizes(-(-n_samples // header.hop_length), coded)
 
 
 @functools.lru_cache(maxsize=1)

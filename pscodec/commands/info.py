@@ -48,7 +48,7 @@ def show_stream(name):
     from pscodec.files import read_packets
     from pscodec.utils.errors import UserError
 
-    reader, frames, present = Reader(), 0, 0
+    reader, frames, present = Reader(_Uncoded), 0, 0
     try:
         for packet in read_packets(name, reader):
             frames += packet.frames
@@ -62,9 +62,23 @@ def show_stream(name):
         print(f"  speaker: profile {h.profile.hex()}")
     elif h.side:
         print(f"  speaker: {', '.join(f'{name} {sent}' for name, sent in h.side.items())}")
+    if h.entropy:
+        print(f"  entropy coded by language model {h.entropy.hex()}; plainly {h.sizes(frames)['codes']} bytes of codes")
     print(f"  {rates(h.sizes(frames, reader.coded), seconds)}")
     for line in reader.damage:
         print(f"  damaged: {line}")
+
+
+class _Uncoded:
+    """An entropy coder for those who count frames: of streams with `header`, any codes will do."""
+
+    def __init__(self, header):
+        self.n_q = header.n_q
+
+    def decode(self, data, frames):
+        import numpy as np
+
+        return np.zeros((self.n_q, frames), np.int64)
 
 
 def show_profile(name, profile):
@@ -84,6 +98,9 @@ def show_codec(exp):
     print(f"  {m.n_q} codes of {coder.bits} bits, {m.frame_rate:g} frames a second: {m.bitrate:g} bit/s")
     sent = ", ".join(m.side_sizes)
     side = f"{sent} of {'the speaker' if m.side_of == 'speaker' else 'each recording'}" if sent else "nothing"
+    for language in coder.languages.all():
+        print(f"  language model {language.fingerprint.hex()} for entropy coding, packets of at most ", end="")
+        print(f"{language.shape.longest / m.frame_rate:g} s")
     print(f"  {'with' if m.takes_prompt else 'without'} speaker prompts; sends {side} beside them; {_latency(coder)}")
 
 

@@ -20,7 +20,8 @@ PIPE = "-"
 class Settings:
     """What every process needs to know: which codec and how; of whom (a path, or each recording its `own` prompt, or
     none); `raw`, the rate of samples without a header (encode) or whether to write such (decode); the codebooks to
-    code with (None: all). For separators: where their `codec` has moved."""
+    code with (None: all); `entropy`: the language model, and `packet`, the seconds that it codes at once. For
+    separators: where their `codec` has moved."""
 
     exp: str
     which: str
@@ -32,6 +33,8 @@ class Settings:
     profiles: tuple = ()
     raw: int = 0
     n_q: int | None = None
+    entropy: str | None = None
+    packet: float | None = None
     codec: str | None = None
 
 
@@ -110,7 +113,8 @@ def codec(settings):
     from pscodec.utils.machine import keep_memory
 
     keep_memory()
-    return load_codec(settings.exp, settings.which, settings.device, settings.precision, settings.n_q)
+    how = (settings.which, settings.device, settings.precision, settings.n_q, settings.entropy, settings.packet)
+    return load_codec(settings.exp, *how)
 
 
 def run(work, pairs, wrong, settings, jobs, desc, load=codec):

@@ -7,11 +7,12 @@ from torch import nn
 def attend(q, k, v, n_heads, mask=None, dropout=0.0, training=False):
     """Softmax(q k' / sqrt(d)) v in `n_heads` heads: `q` `[B, N, C]`, `k`, `v` `[B, T, C]` -> `[B, N, C]`.
 
-    `mask` `[B, T]`: True where there is something to look at. `dropout` is that of the weights, in training.
+    `mask` `[B, T]`, or `[B, N, T]` for each query: True where there is something to look at. `dropout` is that of the
+    weights, in training.
     """
     q, k, v = (x.unflatten(2, (n_heads, -1)).transpose(1, 2) for x in (q, k, v))
     if mask is not None:
-        mask = mask[:, None, None]
+        mask = mask[:, None, None] if mask.dim() == 2 else mask[:, None]
     if training and not q.is_cuda:  # on short crops the plain product avoids torch's fused kernel, slow on a CPU
         weights = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         if mask is not None:

@@ -15,7 +15,7 @@
 #
 # Options
 #   --stage N, --stop-stage N      first and last stage                                          (0, 7)
-#   --corpus NAME                  mini | libritts | ljspeech (tests only) | a folder | none: your own data dirs  (mini)
+#   --corpus NAME                  mini | libritts | ljspeech, vctk, aishell3 (tests only) | a folder | none: your own data dirs  (mini)
 #   --test-speakers N              speakers of a folder kept for test                            (a twentieth)
 #   --parts LIST                   parts of LibriTTS, comma separated                            (all)
 #   --config FILE                  the codec, or what of it differs                              (conf/pscodec_base.yaml)
@@ -28,6 +28,9 @@
 #   --parent DIR                   first training of a codec that is trained twice               (exp/PARENT_CORPUS, by stage 3)
 #   --prompts "A B"                test sets to decode with other prompts too: the utterance's own, 3 s, 1 s, a wrong
 #                                  speaker's, noise, none; the report compares them              (none)
+#   --entropy true|false           after training, train a language model of the codec's codes into EXP/entropy, and entropy
+#                                  code in stage 5, which then says what that saves               (false)
+#   --entropy-args "..."           options for train_language.py                                 (none)
 #   --checkpoint best|last         what stage 5 decodes                                          (best)
 #   --compare "A B:1"              codecs for stages 5 to 7 beside this one: experiments or released ones; :K, of K codebooks
 #                                  (mini: pscodec_small_24k:1, which comes with the package; else none); without DNSMOS
@@ -56,6 +59,8 @@ train_args=
 init=
 parent=
 prompts=
+entropy=false
+entropy_args=
 checkpoint=best
 compare=unset
 allow_pipes=false
@@ -64,13 +69,13 @@ ngpu=1
 . ../../../tools/parse_options.sh
 [ $# -eq 0 ] || { echo "error: run.sh: unexpected argument '$1' (--help lists the options)" >&2; exit 1; }
 
-name=$corpus tests=test controls=test others=
+name=$corpus tests=test controls=test others= tests_alone=false
 case $corpus in
     mini) tests="test test_unseen" others=pscodec_small_24k:1 ;;
     libritts) tests="test_clean test_other" controls= ;;
-    ljspeech) tests=test_ljspeech controls= ;;
+    ljspeech | vctk | aishell3) tests=test_$corpus controls= tests_alone=true ;;
     none) name=own ;;
-    *) name=$(basename "$corpus"); [ -d "$corpus" ] || { echo "error: no corpus '$corpus': mini, libritts, ljspeech, none, or a folder" >&2; exit 1; } ;;
+    *) name=$(basename "$corpus"); [ -d "$corpus" ] || { echo "error: no corpus '$corpus': mini, libritts, ljspeech, vctk, aishell3, none, or a folder" >&2; exit 1; } ;;
 esac
 [ "$compare" = unset ] || others=$compare
 preset=${preset:-$([ "$corpus" = mini ] && echo mini || echo paper)}
@@ -141,8 +146,8 @@ train() { # config experiment [options]
 }
 
 if at 3 "train ${first_config:-$config} (preset $preset) into ${parent:-$exp}"; then
-    if [ "$corpus" = ljspeech ]; then
-        echo "ljspeech is a test corpus: nothing to train (--exp names the codec to test)"
+    if [ "$tests_alone" = true ]; then
+        echo "$corpus is a test corpus: nothing to train (--exp names the codec to test)"
     elif [ -n "$own_parent" ]; then
         echo "the first training is given: $parent"
     else
@@ -151,11 +156,24 @@ if at 3 "train ${first_config:-$config} (preset $preset) into ${parent:-$exp}"; 
 fi
 
 if at 4 "train again ($config into $exp)"; then
-    if [ -z "$first_config" ] || [ "$corpus" = ljspeech ]; then
+    if [ -z "$first_config" ] || [ "$tests_alone" = true ]; then
         echo "no second training is configured for $(basename "$config")"
     else
         train "$config" "$exp" --parent "$parent"
     fi
+fi
+
+if [ "$entropy" = true ] && [ "$stage" -le 4 ] && [ "$stop_stage" -ge 4 ]; then
+    printf '\n== stage 4, language model of the codes   [%s]\n' "$(elapsed)"
+    for split in $train_set $dev_set; do
+        "$PYTHON" -m pscodec.bin.dump_codes --exp "$exp" --data-dir "$data/$split" --out "$exp/codes/$split" \
+            --checkpoint "$checkpoint" "${pipes[@]}"
+    done
+    smaller=()
+    [ "$preset" = paper ] || smaller=(--preset conf/language/mini.yaml)
+    # shellcheck disable=SC2086  # entropy_args is a list of words
+    launch train_language.py conf/language/base.yaml "${smaller[@]}" --exp "$exp/entropy" \
+        --train_codes "$exp/codes/$train_set" --dev_codes "$exp/codes/$dev_set" $entropy_args
 fi
 
 beside() { echo "$exp/compare/$(basename "$1" | tr : _)"; }   # an experiment to stages 6 and 7: decoded speech and scores
@@ -164,7 +182,14 @@ for other in $others; do compared+=("$(beside "$other")"); done
 
 if at 5 "code and decode ($test_sets)"; then
     decode() { launch -m pscodec.bin.decode --data "$data" --splits "$test_sets" "${pipes[@]}" "$@"; }
-    decode --exp "$exp" --controls "$controls" --prompts "$prompts" --checkpoint "$checkpoint"
+    coded=()
+    [ "$entropy" = false ] || coded=(--entropy auto)
+    decode --exp "$exp" --controls "$controls" --prompts "$prompts" --checkpoint "$checkpoint" "${coded[@]}"
+    if [ "$entropy" = true ]; then
+        for split in $test_sets; do
+            "$PYTHON" -m pscodec.bin.savings --exp "$exp" --psc "$exp/decode/$split/psc" --checkpoint "$checkpoint"
+        done
+    fi
     for other in $others; do
         books=()
         [[ $other != *:* ]] || books=(--n-q "${other##*:}")

@@ -16,24 +16,23 @@ from pathlib import Path
 import torch
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
-from speechbrain.utils.distributed import ddp_barrier, ddp_init_group, get_rank, if_main_process
+from speechbrain.utils.distributed import ddp_barrier, get_rank, if_main_process
 from speechbrain.utils.epoch_loop import EpochCounter
-from torch.utils.data import DataLoader
 
+from pscodec.brains import loop
 from pscodec.brains.codec import CodecBrain
-from pscodec.brains.journal import Journal
-from pscodec.brains.loop import Recovery, sheltered
 from pscodec.brains.plan import Planner
 from pscodec.brains.start import PARENT, THETA_0, start_from
 from pscodec.data.codec import Batches, SegmentPromptDataset, collate
 from pscodec.data.scenes import Scenes
 from pscodec.prompts.campplus import CAMPPlus, load_campplus
-from pscodec.utils.checkpoint import AtomicCheckpointer, load_weights
+from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import atomic_path, write_text
 from pscodec.utils.hparams import build, compose, resolve
 from pscodec.utils.machine import best_precision, keep_memory
 from pscodec.utils.options import check_same_model, parse_overrides
+from pscodec.utils.weights import load_weights
 
 
 def options(argv=None):
@@ -84,23 +83,14 @@ def loaders(hp, train, dev, world):
     batches = Batches(
         len(train), size, hp["steps_per_epoch"], hp["seed"], rank=get_rank() or 0, world=world, total=hp["total_steps"]
     )
-    # its own generator: the loader must not draw from the one that a checkpoint restores
-    common = {"collate_fn": collate, "generator": torch.Generator(), "pin_memory": torch.cuda.is_available()}
-    workers = {"num_workers": hp["num_workers"], "persistent_workers": hp["num_workers"] > 0}
-    workers["worker_init_fn"] = sheltered()
-    train_loader = DataLoader(train, batch_sampler=batches, **workers, **common)
-    size = min(size, len(dev))
-    valid_loader = DataLoader(dev, batch_sampler=Batches(len(dev), size, seed=hp["seed"], shuffle=False), **common)
-    return batches, train_loader, valid_loader
+    dev_batches = Batches(len(dev), min(size, len(dev)), seed=hp["seed"], shuffle=False)
+    return batches, *loop.loaders(train, batches, dev, dev_batches, collate, hp["num_workers"])
 
 
 @one_line_errors
 def main(argv=None):
     args, overrides = options(argv)
-    backend = "nccl" if args.device.startswith("cuda") else "gloo"
-    ddp_init_group({"distributed_backend": backend})  # nothing, unless torchrun has started us
-    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-
+    run_opts = loop.join(args.device)
     text = resolve(compose(args.config, args.preset), overrides)
     torch.manual_seed(YAML().load(text)["seed"])  # before anything is built
     hp = build(text)
@@ -142,19 +132,11 @@ def main(argv=None):
     brain = CodecBrain(
         modules={"codec": codec, "discriminators": discriminators},
         hparams=hp,
-        run_opts={
-            "device": args.device,
-            "precision": precision,
-            "noprogressbar": True,
-            "distributed_backend": backend,
-            "distributed_launch": world > 1,
-        },
+        run_opts={**run_opts, "precision": precision},
         checkpointer=checkpointer,
     )
-    last = checkpointer.find_checkpoint()
-    brain.journal = Journal(args.exp, last.meta["step"] if last else 0) if if_main_process() else None
-    batches, train_loader, valid_loader = loaders(hp, train, dev, world)
-    brain.train_sampler = Recovery(brain, batches)
+    batches, train_loader, valid_loader = loaders(hp, train, dev, brain.world)
+    last = brain.begin(args.exp, batches)
     if if_main_process():
         _introduce(brain, args, hp, precision, train, dev, last)
         for line in [] if last else told:

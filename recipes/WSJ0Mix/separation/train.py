@@ -13,24 +13,23 @@ from pathlib import Path
 
 import torch
 from ruamel.yaml import YAML
-from speechbrain.utils.distributed import ddp_init_group, get_rank, if_main_process
+from speechbrain.utils.distributed import get_rank, if_main_process
 from speechbrain.utils.epoch_loop import EpochCounter
-from torch.utils.data import DataLoader
 
-from pscodec.brains.journal import Journal
-from pscodec.brains.loop import Recovery, sheltered
+from pscodec.brains import loop
 from pscodec.brains.separation import SeparationBrain
 from pscodec.data.codec import Batches
 from pscodec.data.mixture import MixtureDataset, collate
 from pscodec.downstream.codec import FrozenCodec
 from pscodec.downstream.systems import join
 from pscodec.inference import load_codec
-from pscodec.utils.checkpoint import AtomicCheckpointer, load_weights
+from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.hparams import build, compose, resolve
 from pscodec.utils.machine import best_precision, keep_memory
 from pscodec.utils.options import FREE_TO_CHANGE, check_same_model, parse_overrides
+from pscodec.utils.weights import load_weights
 
 
 def options(argv=None):
@@ -113,28 +112,23 @@ def loaders(hp, train, dev, world):
         raise UserError(f"batch_size {hp['batch_size']} does not divide by {world} processes")
     size = hp["batch_size"] // world
     batches = Batches(len(train), size, hp["steps_per_epoch"], hp["seed"], rank=get_rank() or 0, world=world)
-    # its own generator: the loader must not draw from the one that a checkpoint restores
-    common = {"collate_fn": collate, "generator": torch.Generator(), "pin_memory": torch.cuda.is_available()}
-    workers = {"num_workers": hp["num_workers"], "persistent_workers": hp["num_workers"] > 0}
-    workers["worker_init_fn"] = sheltered()
-    train_loader = DataLoader(train, batch_sampler=batches, **workers, **common)
-    valid = Batches(len(dev), min(size, len(dev)), seed=hp["seed"], shuffle=False)
-    return batches, train_loader, DataLoader(dev, batch_sampler=valid, **common)
+    dev_batches = Batches(len(dev), min(size, len(dev)), seed=hp["seed"], shuffle=False)
+    return batches, *loop.loaders(train, batches, dev, dev_batches, collate, hp["num_workers"])
 
 
 @one_line_errors
 def main(argv=None):
     args, overrides = options(argv)
-    backend = "nccl" if args.device.startswith("cuda") else "gloo"
-    ddp_init_group({"distributed_backend": backend})  # nothing, unless torchrun has started us
+    run_opts = loop.join(args.device)
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-
-    text, coder = fill_in(compose(args.config, args.preset), overrides, args.device)
+    composed = compose(args.config, args.preset)
+    text, coder = fill_in(composed, overrides, args.device)
     torch.manual_seed(YAML().load(text)["seed"])  # before anything is built
     hp = build(text)
     if if_main_process():
         # a longer training is the same training, and a codec is known by its fingerprint
-        check_same_model(args.exp, text, FREE_TO_CHANGE | {"epochs", "max_minutes", "valid_decode", "codec"})
+        free = FREE_TO_CHANGE | {"epochs", "max_minutes", "valid_decode", "codec"}
+        check_same_model(args.exp, text, free, anew=lambda known: resolve(composed, known))
         write_text(args.exp / "hyperparams.yaml", text)
 
     separator = hp["separator"]
@@ -159,20 +153,13 @@ def main(argv=None):
     brain = SeparationBrain(
         modules={"system": system},
         hparams={**hp, "total_steps": hp["epochs"] * len(batches)},
-        run_opts={
-            "device": args.device,
-            "precision": precision,
-            "noprogressbar": True,
-            "distributed_backend": backend,
-            "distributed_launch": world > 1,
-        },
+        run_opts={**run_opts, "precision": precision},
         checkpointer=checkpointer,
     )
     brain.minutes = last.meta["minutes"] if last else 0.0
     if hp["standardise"] and separator.domain == "embedding" and not (last or args.init):
         measure_statistics(separator, frozen, train, hp["standardise"])
-    brain.journal = Journal(args.exp, last.meta["step"] if last else 0) if if_main_process() else None
-    brain.train_sampler = Recovery(brain, batches)
+    brain.begin(args.exp, batches)
     if if_main_process():
         _introduce(brain.journal.say, args, hp, separator, precision, train, dev, last)
     brain.fit(epochs, train_loader, valid_loader)
