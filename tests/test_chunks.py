@@ -10,7 +10,10 @@ from test_encodec import assert_same_codes, random_public
 
 from pscodec import bitstream
 from pscodec.chunks import cut, join
-from pscodec.files import decode_file, encode_file
+from pscodec.discriminators.base import Discriminators
+from pscodec.discriminators.msstft import MultiScaleSTFTDiscriminator
+from pscodec.downstream.codec import FrozenCodec
+from pscodec.files import _wav_head, decode_file, encode_file
 from pscodec.inference import Coder
 from pscodec.layers.seanet import Decoder, Encoder
 from pscodec.models.encodec import EnCodec
@@ -187,3 +190,35 @@ def test_made_for_use_it_computes_the_same(coder):
     assert (fast.encode(wav, 48000).codes == stream.codes).mean() > 0.99
     wav_hat = coder.decode(stream)
     assert (fast.decode(stream) - wav_hat).norm() < 1e-4 * wav_hat.norm()
+
+
+def test_raw_samples_and_pipes_have_the_channels_in_turn(coder, tmp_path):
+    wav = (stereo(1.3, 48000) * 32768).round() / 32768
+    soundfile.write(tmp_path / "a.wav", wav.T.numpy(), 48000, subtype="PCM_16")
+    (tmp_path / "a.raw").write_bytes((wav.T.numpy() * 32768).astype("<i2").tobytes())
+    for name, rate in (("a.wav", None), ("a.raw", 48000)):
+        encode_file(coder, tmp_path / name, tmp_path / f"{name}.psc", raw_rate=rate)
+    assert np.array_equal(*(bitstream.read(tmp_path / f"{name}.psc").codes for name in ("a.wav", "a.raw")))
+    decode_file(coder, tmp_path / "a.wav.psc", tmp_path / "b.wav")
+    decode_file(coder, tmp_path / "a.wav.psc", tmp_path / "b.raw", raw=True)
+    written = soundfile.read(tmp_path / "b.wav", dtype="int16")[0]
+    assert np.array_equal(np.frombuffer((tmp_path / "b.raw").read_bytes(), "<i2").reshape(-1, 2), written)
+    header = bitstream.read(tmp_path / "a.wav.psc").header
+    (tmp_path / "piped.wav").write_bytes(_wav_head(header) + (tmp_path / "b.raw").read_bytes())
+    piped, rate = soundfile.read(tmp_path / "piped.wav", dtype="int16")
+    assert rate == 48000 and np.array_equal(piped, written)
+
+
+def test_left_and_right_are_judged_by_themselves():
+    torch.manual_seed(0)
+    judges = Discriminators({"stft": MultiScaleSTFTDiscriminator((64, 128), width=2)})
+    wav = torch.randn(3, 2, 1600)
+    both, left = judges(wav), judges(wav[:, :1])
+    assert len(both.logits) == 2 and all(x.shape[0] == 6 for x in both.logits)
+    for mine, theirs in zip(both.logits, left.logits, strict=True):
+        assert torch.allclose(mine[::2], theirs, atol=1e-5) and not torch.allclose(mine[1::2], theirs, rtol=0, atol=1e-4)
+
+
+def test_separation_refuses_it(coder):
+    with pytest.raises(UserError, match="separation needs a codec of one channel"):
+        FrozenCodec(coder.model, 8000)

@@ -11,6 +11,8 @@ import torchaudio
 from torch import nn
 from torch.nn.utils import parametrize
 
+from pscodec.utils.errors import UserError
+
 SILENCE = 2.0**-15  # a mixture whose peak is at most one step of 16-bit audio keeps its level
 
 
@@ -27,7 +29,7 @@ class FrozenCodec(nn.Module):
         if normalise not in ("peak", "none"):
             raise ValueError(f"normalise is peak or none, not {normalise!r}")
         if codec.channels > 1 or codec.chunk:
-            raise ValueError("separation needs a codec of one channel and without chunks")
+            raise UserError("separation needs a codec of one channel and without chunks")
         self.codec, self.sample_rate, self.normalise = codec, sample_rate, normalise
         for module in codec.modules():
             if parametrize.is_parametrized(module, "weight"):
