@@ -25,9 +25,9 @@ from pscodec.models.optimise import optimise
 from pscodec.profile import Profile, Tokens, Vector, find_profile
 from pscodec.streaming import PIECE, StreamDecoder, StreamEncoder
 from pscodec.types import Prompt
-from pscodec.utils.checkpoint import load_weights
 from pscodec.utils.errors import UserError
 from pscodec.utils.hparams import build_only
+from pscodec.utils.weights import load_weights
 
 PROMPT = 30.0  # seconds of a prompt that are looked at: attention over hours would take them
 BATCH = 60.0  # seconds coded at once, of one recording or of several of one length; of longer ones PIECE after PIECE

@@ -22,10 +22,10 @@ from pscodec.downstream.systems import join
 from pscodec.inference import load_codec
 from pscodec.layers.push_graph import Pushed
 from pscodec.losses.separation import best_order, ordered
-from pscodec.utils.checkpoint import load_weights
 from pscodec.utils.errors import UserError
 from pscodec.utils.files import atomic_path
 from pscodec.utils.hparams import build_only
+from pscodec.utils.weights import load_weights
 
 WINDOW, OVERLAP = 12.0, 3.0  # seconds separated at once, and what two windows share
 BLOCK = 4.0  # seconds of a file read, and of embeddings decoded, at once

@@ -6,8 +6,9 @@ import sys
 import pytest
 import torch
 
-from pscodec.utils.checkpoint import AtomicCheckpointer, RandomState, codec_weights, load_weights
+from pscodec.utils.checkpoint import AtomicCheckpointer, RandomState
 from pscodec.utils.errors import UserError
+from pscodec.utils.weights import codec_weights, load_weights
 
 
 class FullDisk:

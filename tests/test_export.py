@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from pscodec.bin import export_onnx
 from pscodec.inference import load_codec
-from pscodec.utils.checkpoint import codec_weights
 from pscodec.utils.errors import UserError
+from pscodec.utils.weights import codec_weights
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from conftest import copy_voices
 
 from pscodec import bitstream, cli
 from pscodec.inference import load_codec
-from pscodec.utils.checkpoint import codec_weights
+from pscodec.utils.weights import codec_weights
 
 # smaller than the mini preset, and everything on: discriminators, restarts of dead codes, dropout, loader workers
 TINY = {

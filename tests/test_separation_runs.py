@@ -18,6 +18,7 @@ from pscodec.data.mixture import Mixture, Source, write_mixtures
 from pscodec.metrics.base import MetricError
 from pscodec.metrics.sdr import best_order, sdr, si_sdr_improvement
 from pscodec.metrics.separation import SeparationScorer, columns, pesq_mode
+from pscodec.separation import load_separator
 from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.hparams import build_only
 
@@ -125,17 +126,36 @@ def newest(exp):
     return AtomicCheckpointer(exp / "save", {}, allow_partial_load=True).find_checkpoint().path
 
 
-@pytest.mark.parametrize(("config", "more"), [("codecformer_el", []), ("residual_tcn_el", ["--decay", "0"])])
+@pytest.mark.parametrize(
+    ("config", "more"), [("codecformer_el", []), ("residual_tcn_el", ["--decay", "0", "--ema_decay", "0.5"])]
+)
 def test_a_resumed_run_equals_an_unbroken_one(train, place, capsys, config, more):
     mute = ["--valid_decode", "0", *more]
     whole = run(train, place, config, f"whole_{config}", *mute)
     broken = run(train, place, config, f"broken_{config}", *mute, "--epochs", "1")
     run(train, place, config, f"broken_{config}", *mute)
     assert "going on from step 1" in capsys.readouterr().out
-    a, b = (newest(exp) / "separator.ckpt" for exp in (whole, broken))
-    a, b = torch.load(a, weights_only=True), torch.load(b, weights_only=True)
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    files = ["separator"] + ["separator_mean"] * ("--ema_decay" in more)
+    for file in files:
+        a, b = (torch.load(newest(exp) / f"{file}.ckpt", weights_only=True) for exp in (whole, broken))
+        assert all(torch.equal(a[name], b[name]) for name in a)
     assert curves(whole)[2, "valid", "loss"] == curves(broken)[2, "valid", "loss"]
+    used = load_separator(whole, "last").system.separator.state_dict()  # the mean, where there is one
+    assert all(torch.equal(a[name], used[name]) for name in a)
+    last = torch.load(newest(whole) / "separator.ckpt", weights_only=True)
+    assert all(torch.equal(a[name], last[name]) for name in a) == (files == ["separator"])
+
+
+def test_an_experiment_of_before_a_key_goes_on(train, place, capsys):
+    exp = run(train, place, "residual_tcn_el", "of_before", "--epochs", "1")
+    settings = exp / "hyperparams.yaml"
+    text = settings.read_text()
+    settings.write_text("".join(line for line in text.splitlines(True) if not line.startswith("ema_decay")))
+    with pytest.raises(SystemExit) as exit:
+        run(train, place, "residual_tcn_el", "of_before", "--ema_decay", "0.9")
+    assert "ema_decay" in str(exit.value)
+    run(train, place, "residual_tcn_el", "of_before")
+    assert "going on from step 1" in capsys.readouterr().out
 
 
 def test_mixtures_can_be_learned_and_validation_says_so(train, place, monkeypatch, capsys):

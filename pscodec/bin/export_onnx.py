@@ -24,10 +24,10 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from pscodec.inference import Coder
-from pscodec.utils.checkpoint import load_weights
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import atomic_path, write_text
 from pscodec.utils.hparams import build_only
+from pscodec.utils.weights import load_weights
 
 OPSET = 17
 FRAMES = (40, 7, 100)  # the first is recorded, all are compared

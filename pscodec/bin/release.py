@@ -14,10 +14,10 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
-from pscodec.utils.checkpoint import load_weights
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import atomic_path, write_text
 from pscodec.utils.hparams import build_only
+from pscodec.utils.weights import load_weights
 
 
 @one_line_errors

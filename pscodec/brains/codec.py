@@ -1,6 +1,5 @@
 """The GAN step of every codec: discriminators, then codec. Knows names, not classes."""
 
-import copy
 import math
 import os
 import shutil
@@ -13,6 +12,7 @@ import torch
 from speechbrain.utils.checkpoints import ckpt_recency
 from speechbrain.utils.distributed import if_main_process
 
+from pscodec.brains.averaging import WeightMean
 from pscodec.brains.loop import PLAIN_STATE, Loop
 from pscodec.brains.plan import Planner
 from pscodec.types import Evidence
@@ -62,8 +62,8 @@ class CodecBrain(Loop):
             self.checkpointer.add_recoverable("losses", hp.losses, **PLAIN_STATE)
         self.mean = None
         if hp.ema_decay:
-            self.mean = copy.deepcopy(self.modules.codec).requires_grad_(False).eval()
-            self.checkpointer.add_recoverable("codec_mean", self.mean)
+            self.mean = WeightMean(self.modules.codec, hp.ema_decay)
+            self.checkpointer.add_recoverable("codec_mean", self.mean.average)
         if hp.torch_compile:
             self._compile_parts()
         self.planner = Planner(self.modules, hp)
@@ -111,7 +111,7 @@ class CodecBrain(Loop):
                 scheduler.step()
         self.optimizer_step += 1
         if self.mean is not None:
-            self._average()
+            self.mean.update(self.optimizer_step)
         self._count(wav, codes, values)
         self.idle_since = time.perf_counter()
         return values["total"]
@@ -188,17 +188,6 @@ class CodecBrain(Loop):
         self.optimizers_dict[name].step()
         self.optimizers_dict[name].zero_grad(set_to_none=True)
 
-    @torch.no_grad()
-    def _average(self):
-        """One step of the running mean of the codec's weights; it forgets faster at first."""
-        codec, step = self.modules.codec, self.optimizer_step
-        new = 1 - min(self.hparams.ema_decay, step / (10 + step))
-        pairs = zip(self.mean.parameters(), codec.parameters(), strict=True)
-        mean, now = zip(*[(m, p) for m, p in pairs if p.requires_grad], strict=True)
-        torch._foreach_lerp_(mean, now, new)
-        for mine, theirs in zip(self.mean.buffers(), codec.buffers(), strict=True):
-            mine.copy_(theirs)
-
     # ---- what is logged
 
     def _start_counting(self):
@@ -254,7 +243,7 @@ class CodecBrain(Loop):
 
     def evaluate_batch(self, batch, stage):
         wav, prompt = batch[0].to(self.device), batch[1].to(self.device)
-        codec = self.modules.codec if self.mean is None else self.mean
+        codec = self.modules.codec if self.mean is None else self.mean.average
         with self.evaluation_ctx:
             output = codec(wav, prompt)
             total, terms = self.hparams.losses(Evidence(wav, output))

@@ -7,6 +7,7 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import if_main_process
 
+from pscodec.brains.averaging import WeightMean
 from pscodec.brains.single import SingleLoop
 from pscodec.metrics.base import MetricError
 from pscodec.metrics.sdr import si_sdr_improvement
@@ -28,6 +29,14 @@ class SeparationBrain(SingleLoop):
         loss, _ = self.hparams.loss(separation)
         return loss, len(separation.lengths)
 
+    def averaged(self):
+        if not self.hparams.ema_decay:
+            return None
+        system = getattr(self.modules.system, "module", self.modules.system)  # one of several processes wraps it
+        mean = WeightMean(system, self.hparams.ema_decay, [system.codec] if system.codec else [])
+        self.checkpointer.add_recoverable("separator_mean", mean.average.separator)
+        return mean
+
     def _to_device(self, batch):
         return {k: v.to(self.device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
 
@@ -40,8 +49,9 @@ class SeparationBrain(SingleLoop):
         """Besides the loss: of embeddings, that of two guesses that need no separator; of `valid_decode` mixtures,
         what the decoded estimates gain over the mixture in STOI and SI-SDR: one scale for all losses."""
         batch, domain = self._to_device(batch), self.hparams.loss.domain
+        system = self.modules.system if self.mean is None else self.mean.average
         with self.evaluation_ctx:
-            separation = self.modules.system(batch, domain)
+            separation = system(batch, domain)
         loss, order = self.hparams.loss(separation)
         self.valid["loss"].append(loss.item())
         if domain == "embedding":
@@ -50,7 +60,7 @@ class SeparationBrain(SingleLoop):
         if self.decoded < self.hparams.valid_decode:
             if domain != "waveform":
                 with self.evaluation_ctx:
-                    separation = self.modules.system(batch, "waveform")
+                    separation = system(batch, "waveform")
             self._listen(batch, separation, order)
         return loss
 

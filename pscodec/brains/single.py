@@ -28,6 +28,10 @@ class SingleLoop(Loop):
     def learn(self, batch):
         raise NotImplementedError
 
+    def averaged(self):
+        """The averaging.WeightMean of what it trains, a part of its checkpoints; None for none."""
+        return None
+
     def init_optimizers(self):
         self.params = [p for p in self.modules.parameters() if p.requires_grad]
         self.optimizer = self.hparams.optimizer(self.params)
@@ -37,6 +41,7 @@ class SingleLoop(Loop):
         if not self._by_step:
             self.checkpointer.add_recoverable("scheduler", self.scheduler, **PLAIN_STATE)
         self.checkpointer.add_recoverable("random_state", RandomState())
+        self.mean = self.averaged()
         self._start_counting()
 
     @property
@@ -64,6 +69,8 @@ class SingleLoop(Loop):
             self.scheduler.set(self.optimizer_step, self._done())
         self.optimizer.step()
         self.optimizer_step += 1
+        if self.mean is not None:
+            self.mean.update(self.optimizer_step)
         self._count(n_items, loss.item(), norm.item())
         self.idle_since = time.perf_counter()
         self.minutes += (self.idle_since - begin) / 60

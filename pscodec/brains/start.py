@@ -10,9 +10,9 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from pscodec.utils.checkpoint import codec_state
 from pscodec.utils.errors import UserError
 from pscodec.utils.hparams import difference, plain
+from pscodec.utils.weights import codec_state
 
 PARENT, THETA_0 = "parent", "theta_0"
 

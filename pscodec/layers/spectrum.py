@@ -7,7 +7,6 @@ T * hop_length samples are T frames ("same" padding).
 import functools
 
 import numpy as np
-import scipy.signal
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -120,5 +119,5 @@ def _dft(n_fft, inverse=False):
     if inverse:
         basis *= 2 / n_fft
         basis[[0, -1]] /= 2
-    basis = np.concatenate([basis.real, basis.imag]) * scipy.signal.get_window("hann", n_fft)
+    basis = np.concatenate([basis.real, basis.imag]) * (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft))
     return torch.from_numpy(basis.astype(np.float32))

@@ -1,20 +1,17 @@
 """Checkpoints that are whole or not there at all, and the random state they need."""
 
-import functools
 import os
 import re
 import shutil
 import sys
 import uuid
-import zipfile
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from speechbrain.utils import checkpoints as sb
 from speechbrain.utils.distributed import ddp_barrier, if_main_process, main_process_only
 
 from pscodec.utils.errors import UserError
+from pscodec.utils.weights import is_whole
 
 
 class AtomicCheckpointer(sb.Checkpointer):
@@ -34,7 +31,7 @@ class AtomicCheckpointer(sb.Checkpointer):
                 min_key,
                 lambda c: c.path not in damaged and (ckpt_predicate is None or ckpt_predicate(c)),
             )
-            bad = found and next((p for p in found.paramfiles.values() if not _is_whole(p)), None)
+            bad = found and next((p for p in found.paramfiles.values() if not is_whole(p)), None)
             if bad is None:
                 return found
             damaged.add(found.path)
@@ -78,15 +75,6 @@ class AtomicCheckpointer(sb.Checkpointer):
         return self.checkpoints_dir / f".partial-{super()._custom_checkpoint_dirpath(name).name}"
 
 
-def _is_whole(path):
-    """Whether a file of a checkpoint is as it was written: a zip of tensors, or a few characters."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            return file.testzip() is None
-    except (OSError, zipfile.BadZipFile):
-        return path.is_file() and 0 < path.stat().st_size < 100
-
-
 @sb.register_checkpoint_hooks
 class RandomState:
     """The generators that training draws from (dropout, restarts of dead codes), as a part of the checkpoint."""
@@ -102,61 +90,3 @@ class RandomState:
         torch.set_rng_state(state["cpu"])
         if len(state["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["cuda"])
-
-
-def codec_weights(exp, which="best"):
-    """Path of the codec's weights in the checkpoint of folder `exp` that `which` (best or last) names, and its meta.
-
-    Best is the lowest validation score. Returns (path, meta), or (None, None) where there is no checkpoint.
-    """
-    checkpointer = AtomicCheckpointer(exp / "save", {}, allow_partial_load=True)
-    found = checkpointer.find_checkpoint(min_key="score" if which == "best" else None)
-    if found is None and which == "best":  # stopped before the first validation
-        found = checkpointer.find_checkpoint()
-    if found is None:
-        return None, None
-    mean = found.path / "codec_mean.ckpt"  # of a training that averages its weights
-    return (mean if mean.is_file() else found.path / "codec.ckpt"), found.meta
-
-
-def codec_state(exp, which="best") -> tuple[dict, dict]:
-    """The codec's state dict in the experiment folder `exp`, and its meta (step, score ...), as `load_weights`."""
-    path, read, meta = _weights(exp, which)
-    return read(path), meta
-
-
-def load_weights(exp, modules, which="best"):
-    """Load `modules` (name -> Module, e.g. codec, discriminators) strictly from the experiment folder `exp`.
-
-    A folder with their `.safetensors` in it (bin/release) holds one state, whatever `which`. Returns its meta (step,
-    score ...). Raises UserError where there is none or it does not fit.
-    """
-    path, read, meta = _weights(exp, which)
-    for name, module in modules.items():
-        file = path if name == "codec" else path.with_name(f"{name}{path.suffix}")
-        if not file.is_file():
-            raise UserError(f"{exp}: there are no {name} in it")
-        try:
-            module.load_state_dict(read(file))
-        except RuntimeError as error:
-            raise UserError(
-                f"{path.parent}: {name} does not fit this configuration: {str(error).splitlines()[-1].strip()}"
-            ) from None
-    return meta
-
-
-def _weights(exp, which):
-    """Where the codec's (or a separator's) weights are, the function that reads them, and their meta."""
-    for released in (exp / "codec.safetensors", exp / "separator.safetensors"):
-        if not released.is_file():
-            continue
-        try:
-            with safe_open(released, "pt") as file:
-                meta = {key: float(value) for key, value in (file.metadata() or {}).items() if key in ("step", "score")}
-        except SafetensorError as error:
-            raise UserError(f"{released}: {error}") from None
-        return released, load_file, meta
-    path, meta = codec_weights(exp, which)
-    if path is None:
-        raise UserError(f"{exp}: no checkpoint; run stage 3")
-    return path, functools.partial(torch.load, map_location="cpu", weights_only=True), meta

@@ -23,9 +23,9 @@ import torch
 from pscodec.data.audio import load_audio
 from pscodec.models.optimise import optimise
 from pscodec.streaming import StreamDecoder, StreamEncoder, decode_long, encode_long
-from pscodec.utils.checkpoint import load_weights
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.hparams import build_only, compose, resolve
+from pscodec.utils.weights import load_weights
 
 
 def recordings(folder, sample_rate, seconds):

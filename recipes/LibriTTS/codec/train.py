@@ -25,12 +25,13 @@ from pscodec.brains.plan import Planner
 from pscodec.brains.start import PARENT, THETA_0, start_from
 from pscodec.data.codec import Batches, SegmentPromptDataset, collate
 from pscodec.prompts.campplus import CAMPPlus, load_campplus
-from pscodec.utils.checkpoint import AtomicCheckpointer, load_weights
+from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import atomic_path, write_text
 from pscodec.utils.hparams import build, compose, resolve
 from pscodec.utils.machine import best_precision, keep_memory
 from pscodec.utils.options import check_same_model, parse_overrides
+from pscodec.utils.weights import load_weights
 
 
 def options(argv=None):

@@ -23,12 +23,13 @@ from pscodec.data.mixture import MixtureDataset, collate
 from pscodec.downstream.codec import FrozenCodec
 from pscodec.downstream.systems import join
 from pscodec.inference import load_codec
-from pscodec.utils.checkpoint import AtomicCheckpointer, load_weights
+from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.hparams import build, compose, resolve
 from pscodec.utils.machine import best_precision, keep_memory
 from pscodec.utils.options import FREE_TO_CHANGE, check_same_model, parse_overrides
+from pscodec.utils.weights import load_weights
 
 
 def options(argv=None):
@@ -120,12 +121,15 @@ def main(argv=None):
     args, overrides = options(argv)
     run_opts = loop.join(args.device)
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    text, coder = fill_in(compose(args.config, args.preset), overrides, args.device)
+
+    composed = compose(args.config, args.preset)
+    text, coder = fill_in(composed, overrides, args.device)
     torch.manual_seed(YAML().load(text)["seed"])  # before anything is built
     hp = build(text)
     if if_main_process():
         # a longer training is the same training, and a codec is known by its fingerprint
-        check_same_model(args.exp, text, FREE_TO_CHANGE | {"epochs", "max_minutes", "valid_decode", "codec"})
+        free = FREE_TO_CHANGE | {"epochs", "max_minutes", "valid_decode", "codec"}
+        check_same_model(args.exp, text, free, anew=lambda known: resolve(composed, known))
         write_text(args.exp / "hyperparams.yaml", text)
 
     separator = hp["separator"]

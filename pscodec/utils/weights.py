@@ -1,0 +1,101 @@
+"""The weights of an experiment, found in its checkpoints or as they were released, and read without pickle.
+
+Apart from utils/checkpoint, which writes them: whoever only uses a codec does not wait for SpeechBrain.
+"""
+
+import functools
+import math
+import sys
+import zipfile
+
+import torch
+from ruamel.yaml import YAML
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+
+from pscodec.utils.errors import UserError
+
+
+def is_whole(path):
+    """Whether a file of a checkpoint is as it was written: a zip of tensors, or a few characters."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return path.is_file() and 0 < path.stat().st_size < 100
+
+
+def codec_weights(exp, which="best"):
+    """Path of the codec's weights in the checkpoint of folder `exp` that `which` (best or last) names, and its meta.
+
+    Best is the lowest validation score. Returns (path, meta), or (None, None) where there is no checkpoint.
+    """
+    folder, meta = _checkpoint(exp, which)
+    return (None, None) if folder is None else (_file(folder, "codec"), meta)
+
+
+def codec_state(exp, which="best") -> tuple[dict, dict]:
+    """The codec's state dict in the experiment folder `exp`, and its meta (step, score ...), as `load_weights`."""
+    folder, read, meta = _weights(exp, which)
+    return read(_file(folder, "codec")), meta
+
+
+def load_weights(exp, modules, which="best"):
+    """Load `modules` (name -> Module, e.g. codec, discriminators) strictly from the experiment folder `exp`.
+
+    A folder with their `.safetensors` in it (bin/release) holds one state, whatever `which`. Of a training that
+    averages its weights it is the mean. Returns its meta (step, score ...). Raises UserError where there is none or
+    it does not fit.
+    """
+    folder, read, meta = _weights(exp, which)
+    for name, module in modules.items():
+        file = _file(folder, name)
+        if not file.is_file():
+            raise UserError(f"{exp}: there are no {name} in it")
+        try:
+            module.load_state_dict(read(file))
+        except RuntimeError as error:
+            raise UserError(
+                f"{folder}: {name} does not fit this configuration: {str(error).splitlines()[-1].strip()}"
+            ) from None
+    return meta
+
+
+def _checkpoint(exp, which):
+    """Folder and meta of a checkpoint, or (None, None). One whose files are damaged is passed over, with a word."""
+    found = []
+    for note in (exp / "save").glob("CKPT*/CKPT.yaml"):
+        meta = YAML(typ="safe").load(note)
+        found.append((meta["unixtime"], note.parent, meta))
+    found.sort(key=lambda item: item[0], reverse=True)  # the latest first
+    if which == "best":  # those that were stopped before a validation come last
+        found.sort(key=lambda item: item[2].get("score", math.inf))
+    for _, folder, meta in found:
+        bad = next((path for path in sorted(folder.glob("*.ckpt")) if not is_whole(path)), None)
+        if bad is None:
+            return folder, meta
+        print(f"warning: {bad}: damaged; the checkpoint before it is taken", file=sys.stderr)
+    return None, None
+
+
+def _file(folder, name):
+    """Where the weights of `name` are in `folder`: released, averaged, or as they were."""
+    candidates = (f"{name}.safetensors", f"{name}_mean.ckpt", f"{name}.ckpt")
+    return next((folder / file for file in candidates if (folder / file).is_file()), folder / candidates[-1])
+
+
+def _weights(exp, which):
+    """The folder with weights in it, the function that reads them, and their meta."""
+    for released in (exp / "codec.safetensors", exp / "separator.safetensors"):
+        if not released.is_file():
+            continue
+        try:
+            with safe_open(released, "pt") as file:
+                meta = {key: float(value) for key, value in (file.metadata() or {}).items() if key in ("step", "score")}
+        except SafetensorError as error:
+            raise UserError(f"{released}: {error}") from None
+        return exp, load_file, meta
+    folder, meta = _checkpoint(exp, which)
+    if folder is None:
+        raise UserError(f"{exp}: no checkpoint; run stage 3")
+    return folder, functools.partial(torch.load, map_location="cpu", weights_only=True), meta
