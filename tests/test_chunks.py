@@ -109,7 +109,7 @@ def same_samples(wav, written):
 def test_files_of_any_length_and_rate_keep_both_channels(coder, tmp_path, seconds, rate):
     wav = stereo(seconds, rate)
     soundfile.write(tmp_path / "a.wav", wav.T.numpy(), rate, subtype="FLOAT")
-    header, n_samples = encode_file(coder, tmp_path / "a.wav", tmp_path / "a.psc")
+    header, n_samples, _ = encode_file(coder, tmp_path / "a.wav", tmp_path / "a.psc")
     assert (header.version, header.channels, header.scaled) == (3, 2, True)
     assert (header.frames_per_packet, header.samples_per_packet) == (150, 47520)
     assert n_samples == -(-wav.shape[-1] * 48000 // rate)
@@ -148,7 +148,7 @@ def test_one_channel_is_repeated_and_three_are_refused(coder, tmp_path):
 
 def test_a_lost_packet_is_silent_and_the_rest_is_where_it_was(coder, tmp_path):
     soundfile.write(tmp_path / "a.wav", stereo(4.0, 48000).T.numpy(), 48000)
-    header, n_samples = encode_file(coder, tmp_path / "a.wav", tmp_path / "a.psc")
+    header, n_samples, _ = encode_file(coder, tmp_path / "a.wav", tmp_path / "a.psc")
     good = coder.decode(bitstream.read(tmp_path / "a.psc"))
     data = bytearray((tmp_path / "a.psc").read_bytes())
     head, packet = len(header.pack()), 1 + 2 + 4 + 150 * 4 * 10 // 8 + 4
