@@ -14,6 +14,7 @@ from pscodec.files import decode_file, encode_file
 from pscodec.inference import Coder
 from pscodec.layers.seanet import Decoder, Encoder
 from pscodec.models.encodec import EnCodec
+from pscodec.models.optimise import optimise
 from pscodec.quantizers.rvq import GroupResidualVQ
 from pscodec.streaming import StreamDecoder, StreamEncoder
 from pscodec.utils.errors import UserError
@@ -176,3 +177,13 @@ def test_headers_of_other_packets_are_refused(coder):
         other = dataclasses.replace(stream, header=dataclasses.replace(stream.header, **change))
         with pytest.raises(UserError, match="malformed header"):
             coder.decode(other)
+
+
+def test_made_for_use_it_computes_the_same(coder):
+    wav, plain = stereo(2.2, 48000), encodec_48k(4, 4, 16).eval()
+    plain.load_state_dict(coder.model.state_dict())
+    fast = Coder(optimise(plain, "fp32"), name="stereo", fingerprint=coder.fingerprint)
+    stream = coder.encode(wav, 48000)
+    assert (fast.encode(wav, 48000).codes == stream.codes).mean() > 0.99
+    wav_hat = coder.decode(stream)
+    assert (fast.decode(stream) - wav_hat).norm() < 1e-4 * wav_hat.norm()

@@ -62,11 +62,17 @@ def test_means_stand_beside_the_papers_figures(tables, systems, tmp_path):
     rows = ("codec", 4.0, 5.0, 6000), ("codec", 4.5, 6.0, 6100), ("shuffled_codes", 1.0, -40.0, 6000)
     write_scores(tables, tmp_path, systems["encodec"], 8, *rows)
     text = tables.write_tables(args, systems, {})
-    assert "| ENCODEC | 8 | ours | 6.0 | - | - |" in text, "6.05 kbit/s; no entropy coding, no listeners"
+    assert "| ENCODEC | 8 | ours | 6.0 | - | - |" in text, "6.05 kbit/s; no language model yet, no listeners"
     assert "| ENCODEC | 8 | paper | 6.0 | 4.1 | 83.10 |" in text
     assert "| MS-STFT | 8 | ours | 5.50 | 4.25 | - |" in text and "| MPD | 8 | ours | - | - | - |" in text
     assert "| ENCODEC without balancer | 8 | paper | - | - |" in text and "| Opus | - | ours" not in text
     assert (tmp_path / "tables.md").read_text() == text
+    coded = tables.coded_of(tmp_path, systems["encodec"], "8") / "decode/test"
+    coded.mkdir(parents=True)
+    lines = ["utt\tseconds\tcodes_bytes\tside_bytes\ttotal_bytes", "u0\t2.0\t1000\t0\t1100", "u1\t4.0\t2100\t0\t2200"]
+    (coded / "bits.tsv").write_text("\n".join(lines) + "\n")
+    text = tables.write_tables(args, systems, {})
+    assert "| ENCODEC | 8 | ours | 6.0 | 4.1 | - |" in text, "4.0 and 4.2 kbit/s"
     assert not tables.done(systems["encodec"], tmp_path)
     for n_q in (2, 4, 16):
         write_scores(tables, tmp_path, systems["encodec"], n_q, *rows)

@@ -1,6 +1,7 @@
 """Sources, gains and rooms of training items, by hand."""
 
 import collections
+import runpy
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from pscodec.data.codec import SegmentPromptDataset
 from pscodec.data.kaldi import Utterance, write_data_dir
 from pscodec.data.scenes import Scenes, rt60
 from pscodec.utils.errors import UserError
+from pscodec.utils.hparams import build, compose, resolve
 
 RATE = 8000
 
@@ -143,6 +145,30 @@ def test_the_prompt_is_of_the_first_source(folders):
     scenes = Scenes(two=1.0)
     data = SegmentPromptDataset(folders, ("wav",), sample_rate=RATE, segment=0.1, prompt=0.2, scenes=scenes)
     assert data[(0, 0)]["prompt_wav"][0, 0] == 0.125 and data[(0, 0)]["wav"][0, 0] >= 0.25
+
+
+def test_the_keys_of_a_configuration(folders, tmp_path, recipe):
+    train = runpy.run_path(str(recipe / "train.py"))
+    path = tmp_path / "rooms/a.wav"
+    path.parent.mkdir()
+    soundfile.write(path, response(1.0, 0.5), RATE, subtype="FLOAT")
+    options = {"train_dir": folders[0], "dev_dir": folders[0], "source_dirs": folders[1:], "music_dirs": folders[1:]}
+    options |= {"source_weights": [1, 3], "room_dir": str(path.parent), "sample_rate": RATE, "width": 4, "segment": 0.2}
+    text = resolve(compose(recipe / "conf/encodec.yaml"), options)
+    data, dev = train["datasets"](build(text))
+    assert len(data) == 3 and len(dev) == 2 and dev.scenes is None
+    scenes = data.scenes
+    assert (scenes.two, scenes.three, list(scenes.gain), scenes.room_share) == (0.24, 0.12, [-10, 6], 0.2)
+    assert scenes.weights.tolist() == [1, 3] and scenes.music.tolist() == [False, True]
+    assert data[(0, 0)]["wav"].shape == (1, 1600) and data[(0, 0)]["wav"].abs().max() <= 1
+    for change, words in (
+        ({"source_weights": [1]}, "source_weights has 1 shares for 2 folders"),
+        ({"music_dirs": ["data/other"]}, "music_dirs: data/other is neither"),
+    ):
+        with pytest.raises(UserError, match=words):
+            train["datasets"](build(resolve(compose(recipe / "conf/encodec.yaml"), options | change)))
+    plain = build(resolve(compose(recipe / "conf/pscodec_base.yaml"), {"width": 4}))
+    assert train["scenes"](plain, ["data/train"]).plain, "defaults leave items as they are"
 
 
 def test_mistakes_are_one_line(folders, tmp_path):

@@ -64,6 +64,18 @@ class _Packed:
         return compute(lift(x), self.packed, self.bias, *self._flat(), self.groups, "none", [], "").squeeze(2)
 
 
+class GroupNorm(nn.GroupNorm):
+    """An `nn.GroupNorm` for use, `[B, C, T]` with the channels innermost, which torch would rearrange twice; its sums
+    are then taken in another order."""
+
+    def __init__(self, layer):
+        super().__init__(layer.num_groups, layer.num_channels, layer.eps, layer.affine)
+        self.load_state_dict(layer.state_dict())
+
+    def forward(self, x):
+        return super().forward(lift(x) if channels_last(x.device) else x.unsqueeze(2)).squeeze(2)
+
+
 class PackedConv1d(_Packed, nn.Conv1d):
     """A packed `nn.Conv1d`. `[B, C, T]` of any precision -> `[B, C', T']` of its own."""
 

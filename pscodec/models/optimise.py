@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from pscodec.layers.lstm import pack_lstm
-from pscodec.layers.packed import pack
+from pscodec.layers.packed import GroupNorm, pack
 from pscodec.utils.errors import UserError
 from pscodec.utils.machine import best_precision
 
@@ -31,5 +31,7 @@ def optimise(model, precision="auto"):
                     setattr(parent, name, pack(layer, DTYPES[precision]))
                 elif isinstance(layer, nn.LSTM):
                     setattr(parent, name, pack_lstm(layer, DTYPES[precision]))
+                elif type(layer) is nn.GroupNorm:
+                    setattr(parent, name, GroupNorm(layer).to(next(part.parameters()).device))
         part.to(DTYPES[precision])  # what is not packed
     return model
