@@ -4,7 +4,8 @@
 
 `--entropy` names the language model (auto: the experiment's own), `--packets` the seconds. Every file is packed anew in
 memory with and without it, so that container and side information count, and read back; codes that differ end the
-program. `--max-files` takes so many, evenly. Writes a row for each file and length to --out (PSC/../entropy.tsv): bytes of codes and of the whole file.
+program. `--max-files` takes so many, evenly. Writes a row for each file and length to --out (PSC/../entropy.tsv): bytes
+of codes and of the whole file.
 """
 
 import argparse
@@ -25,7 +26,7 @@ COLUMNS = ("utt", "packet", "seconds", "plain_codes", "coded_codes", "plain_tota
 
 
 def savings(coder, paths, packet):
-    """Rows (COLUMNS) of files `paths` in packets of so many seconds, and the CPU seconds that coding and decoding took."""
+    """Rows (COLUMNS) of files `paths` in packets of so many seconds, and what CPU time coding and decoding took, s."""
     rows, took = [], np.zeros(2)
     for path in progress(paths, f"packets of {packet:g} s"):
         stream = coder.read(path)
