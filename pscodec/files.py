@@ -18,7 +18,6 @@ import torch
 from pscodec.bitstream import Reader, Writer, conceal
 from pscodec.data.audio import Resampler, audio_blocks, pcm16, silence
 from pscodec.inference import OWN, PROMPT
-from pscodec.streaming import PIECE
 from pscodec.utils.errors import UserError
 from pscodec.utils.files import atomic_path
 
@@ -32,15 +31,16 @@ def encode_file(coder, source, target, prompt=OWN, raw_rate=None):
     its codes where they are entropy coded (else None).
 
     `prompt` as in `Coder.encode`; OWN is the recording's first 30 s, which a pipe waits for. `raw_rate`: `source`
-    is signed 16-bit little endian mono samples at so many Hz, coded as they come. Raises UserError naming the file,
-    with nothing written to a path.
+    is signed 16-bit little endian samples at so many Hz, of the codec's channels in turn, coded as they come. Raises
+    UserError naming the file, with nothing written to a path.
     """
     with contextlib.ExitStack() as stack:
         if raw_rate:
-            rate, length, blocks = raw_rate, None, _raw_blocks(stack.enter_context(_input(source)), raw_rate)
+            file = stack.enter_context(_input(source))
+            rate, length, blocks = raw_rate, None, _raw_blocks(file, raw_rate, coder.model)
         else:
             file = stack.enter_context(_spooled_input()) if source == PIPE else None
-            rate, length, blocks = audio_blocks(source, PIECE, file)
+            rate, length, blocks = audio_blocks(source, coder.model.piece, file, coder.model.channels)
         if coder.model.side_of == "self":
             prompt = OWN
         if prompt is OWN and coder.model.sees:
@@ -53,9 +53,9 @@ def encode_file(coder, source, target, prompt=OWN, raw_rate=None):
         out = stack.enter_context(_output(target))
         out.write(writer.begin())
         n_samples = 0
-        for wav, codes in coder.encode_pieces(_resampled(blocks, rate, new)):
+        for wav, codes, scales in coder.encode_pieces(_resampled(blocks, rate, new)):
             n_samples += wav.shape[-1]
-            out.write(writer.push(codes))
+            out.write(writer.push(codes, scales))
             out.flush()
         if n_samples == 0:
             raise UserError("an empty recording")
@@ -76,10 +76,11 @@ def _begin(blocks, n_samples):
 
 
 def _resampled(blocks, rate, new):
-    resampler = Resampler(rate, new)
+    resampler, block = Resampler(rate, new), None
     for block in blocks:
         yield resampler.push(block)
-    yield resampler.push(torch.zeros(1, 0), last=True)
+    if block is not None:
+        yield resampler.push(block[:, :0], last=True)
 
 
 @torch.inference_mode()
@@ -103,7 +104,7 @@ def decode_file(coder, source, target, profiles=(), raw=False):
         for wav in coder.decode_pieces(codes, side):
             if reader.n_samples is not None:
                 wav = wav[:, : max(0, reader.n_samples - at)]
-            write(pcm16(silence(wav, at, coder.in_samples(lost), coder.fade)[0]))
+            write(pcm16(silence(wav, at, coder.in_samples(lost), coder.fade)).T)
             at += wav.shape[-1]
         return reader.header, at, reader.damage
 
@@ -124,7 +125,8 @@ def _packets(reader, file):
 
 
 def _codes(packets, header, lost):
-    """Codes `[K, t]` of `packets`, a packet's worth at most; lost stretches are concealed, and noted in `lost`."""
+    """Codes `[K, t]` of `packets`, a packet's worth at most, each with its scale; lost stretches are concealed, and
+    noted in `lost`."""
     before, at = np.zeros((header.n_q, 0), np.int64), 0
     for packet in packets:
         if packet.codes is None:
@@ -132,9 +134,10 @@ def _codes(packets, header, lost):
             at += packet.frames
             gap, packet = packet.frames, next(packets)  # a lost stretch is known by what follows it
             codes = conceal(gap, before, packet.codes)
-            yield from (codes[:, i : i + header.frames_per_packet] for i in range(0, gap, header.frames_per_packet))
+            n = header.frames_per_packet
+            yield from ((codes[:, i : i + n], None) for i in range(0, gap, n))
         before, at = packet.codes, at + packet.frames
-        yield packet.codes
+        yield packet.codes, packet.scale
 
 
 # ---- where bytes come from and go to
@@ -175,10 +178,10 @@ def _output(target):
 
 @contextlib.contextmanager
 def _sink(target, header, raw):
-    """A function that takes int16 samples, numpy `[n]`, to `target`."""
+    """A function that takes int16 samples, numpy `[n, C]`, to `target`."""
     if target != PIPE and not raw:
-        large = header.n_samples is None or 2 * header.n_samples > LARGEST_WAV
-        shape = {"samplerate": header.sample_rate, "channels": 1, "subtype": "PCM_16"}
+        large = header.n_samples is None or 2 * header.channels * header.n_samples > LARGEST_WAV
+        shape = {"samplerate": header.sample_rate, "channels": header.channels, "subtype": "PCM_16"}
         with atomic_path(target) as partial:
             with soundfile.SoundFile(partial, "w", format="RF64" if large else "WAV", **shape) as file:
                 yield file.write
@@ -196,17 +199,19 @@ def _sink(target, header, raw):
 
 def _wav_head(header):
     """Of a WAV file that cannot be mended when its length is known: then the largest length stands for it."""
-    most = 0xFFFFFFFF - 36
-    size = most if header.n_samples is None else min(2 * header.n_samples, most)
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, header.sample_rate, 2 * header.sample_rate, 2, 16)
+    most, frame = 0xFFFFFFFF - 36, 2 * header.channels
+    size = most if header.n_samples is None else min(frame * header.n_samples, most)
+    rates = header.sample_rate, frame * header.sample_rate
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, header.channels, *rates, frame, 16)
     return b"RIFF" + struct.pack("<I", 36 + size) + b"WAVE" + form + b"data" + struct.pack("<I", size)
 
 
-def _raw_blocks(file, rate):
-    """16-bit samples of `file`, as they come -> `[1, n]`, at most PIECE seconds each."""
-    rest = b""
-    while data := file.read1(2 * PIECE * rate):
+def _raw_blocks(file, rate, model):
+    """16-bit samples of `file`, as they come -> `[C, n]`, a `piece` of `model` at most."""
+    rest, channels = b"", model.channels
+    frame = 2 * channels
+    while data := file.read1(frame * model.piece * rate):
         data = rest + data
-        rest = data[len(data) // 2 * 2 :]
-        samples = np.frombuffer(data, "<i2", len(data) // 2)
-        yield torch.from_numpy(samples.astype(np.float32) / 32768)[None]
+        rest = data[len(data) // frame * frame :]
+        samples = np.frombuffer(data, "<i2", len(data) // frame * channels).reshape(-1, channels)
+        yield torch.from_numpy(samples.T.astype(np.float32) / 32768)

@@ -9,7 +9,6 @@ pscodec/files.py does the same with files of any length.
 
 import hashlib
 import math
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,19 +17,20 @@ import torch
 
 from pscodec import released
 from pscodec.bitstream import Header, Stream, read, write
-from pscodec.data.audio import as_wav, load_audio, resample, silence
+from pscodec.chunks import cut, decode_chunks, encode_chunks, join
+from pscodec.data.audio import as_wav, load_audio, resample, silence, to_channels
 from pscodec.entropy.find import Languages
 from pscodec.features import FBank, LogMel
 from pscodec.models.optimise import optimise
 from pscodec.profile import Profile, Tokens, Vector, find_profile
-from pscodec.streaming import PIECE, StreamDecoder, StreamEncoder
+from pscodec.streaming import StreamDecoder, StreamEncoder
 from pscodec.types import Prompt
 from pscodec.utils.errors import UserError
 from pscodec.utils.hparams import build_only
 from pscodec.utils.weights import load_weights
 
 PROMPT = 30.0  # seconds of a prompt that are looked at: attention over hours would take them
-BATCH = 60.0  # seconds coded at once, of one recording or of several of one length; of longer ones PIECE after PIECE
+BATCH = 60.0  # seconds coded at once, of one recording or of several of one length; of longer ones piece by piece
 OWN = object()  # as a prompt: the recording itself
 FADE = 0.02  # seconds from speech to the silence of a lost stretch, and back
 
@@ -141,13 +141,20 @@ class Coder:
             profile = prompt.hash
         elif prompt is not None and self.model.sees:
             side = self._packed(self._sent(prompt))
-        frames, entropy = max(1, round(self.packet * self.model.frame_rate)), self.languages.chosen
-        if entropy and frames > entropy.shape.longest:
-            most = entropy.shape.longest / self.model.frame_rate
-            raise UserError(f"packets of {self.packet:g} s; this language model has learned {most:g} s at most")
-        shape = self._shape(self.model.n_q)
-        header = Header(*shape, self.fingerprint, self.name, side, profile, frames, n_samples)
-        return replace(header, entropy=entropy and entropy.fingerprint)
+        packet, entropy = self._packet, self.languages.chosen
+        if entropy and packet["frames_per_packet"] > entropy.shape.longest:
+            seconds, most = (n / self.model.frame_rate for n in (packet["frames_per_packet"], entropy.shape.longest))
+            raise UserError(f"packets of {seconds:g} s; this language model has learned {most:g} s at most")
+        return Header(
+            *self._shape(self.model.n_q),
+            self.fingerprint,
+            self.name,
+            side,
+            profile,
+            n_samples=n_samples,
+            entropy=entropy and entropy.fingerprint,
+            **packet,
+        )
 
     def entropy(self, header: Header):
         """The entropy coder of streams with this header (bitstream.Writer and Reader want it), or None."""
@@ -166,7 +173,9 @@ class Coder:
         to look for one in. Raises UserError: another model's stream, a profile that is not there, a wrong shape."""
         self._check_model(header, "coded")
         n_q = header.n_q if header.n_q in self.model.quantizer.n_q_choices else self.model.n_q
-        if (header.sample_rate, header.hop_length, header.n_q, header.bits) != self._shape(n_q):
+        packet = self._packet if self.model.chunk else self._packet | {"frames_per_packet": header.frames_per_packet}
+        other = any(getattr(header, name) != value for name, value in packet.items())
+        if other or (header.sample_rate, header.hop_length, header.n_q, header.bits) != self._shape(n_q):
             raise UserError(f"malformed header: frames that are not those of {self._this}")
         side = header.side
         if header.profile is not None:
@@ -193,6 +202,19 @@ class Coder:
     def _shape(self, n_q):
         return self.model.sample_rate, self.model.hop_length, n_q, self.bits
 
+    @property
+    def _packet(self):
+        """What its headers say of packets: `packet` seconds, or a chunk and its level."""
+        m = self.model
+        frames = m.chunk // m.hop_length or max(1, round(self.packet * m.frame_rate))
+        samples = m.chunk - m.overlap or None
+        return {
+            "frames_per_packet": frames,
+            "samples_per_packet": samples,
+            "scaled": bool(m.chunk),
+            "channels": m.channels,
+        }
+
     def _check_model(self, thing, verb):
         if thing.fingerprint != self.fingerprint:
             theirs = f"{thing.model or 'a model without a name'} ({thing.fingerprint.hex()})"
@@ -212,8 +234,9 @@ class Coder:
         [-1, 1], or int16. A list of these, or `[B, C, L]`, is a batch; lengths may differ, and each item is coded as
         if alone: only items of equally many frames are computed together, for a shorter one padded among longer ones
         would hear its padding through the biases of every layer.
-        `channels`: `mix` averages them to mono, as reading a file does; `split` codes each as a recording of its own
-        and gives a list of `C` streams for each item, for channels that hold different speakers.
+        `channels`: `mix` averages them to mono, as reading a file does, or repeats the only one for a codec of several
+        channels, which takes as many as it has; `split` codes each as a recording of its own and gives a list of `C`
+        streams for each item, for channels that hold different speakers.
         `prompt`: of the speaker, (wav, sample rate), the path of a recording, a types.Prompt, or a Profile, to which
         the stream then refers by its hash; for a batch one for all or a list. OWN: each recording is its own prompt,
         by its first 30 s; None: nothing is sent of the speaker. Codecs without prompts pay no heed, nor do those that
@@ -227,36 +250,46 @@ class Coder:
         prompts = prompt if isinstance(prompt, list) else [prompt] * len(items)
         if len(prompts) != len(items):
             raise ValueError(f"{len(prompts)} prompts for {len(items)} recordings")
-        items = [item if channels == "split" else item.mean(0, keepdim=True) for item in items]
+        items = [[row[None] for row in item] if channels == "split" else [item] for item in items]
+        items = [[to_channels(signal, self.model.channels) for signal in item] for item in items]
         if self.model.side_of == "self":
             prompt, prompts = OWN, [OWN] * len(items)
         shared = None if prompt is OWN or isinstance(prompt, list) else self.header(prompt)
         headers = [
-            [shared or self.header((row, sample_rate) if p is OWN else p) for row in item]
+            [shared or self.header((signal, sample_rate) if p is OWN else p) for signal in item]
             for item, p in zip(items, prompts, strict=True)
         ]
-        rows = [resample(row[None], sample_rate, self.model.sample_rate) for item in items for row in item]
-        codes = iter(self._codes(rows))
-        lengths = iter(row.shape[-1] for row in rows)
-        streams = [[Stream(header, next(codes), next(lengths)) for header in item] for item in headers]
+        signals = [resample(signal, sample_rate, self.model.sample_rate) for item in items for signal in item]
+        coded = zip(*self._codes(signals), signals, strict=True)
+        streams = [
+            [
+                Stream(header, codes, wav.shape[-1], scales=scales)
+                for header, (codes, scales, wav) in zip(item, coded, strict=False)
+            ]
+            for item in headers
+        ]
         streams = [item if channels == "split" else item[0] for item in streams]
         return streams if batch else streams[0]
 
     def _codes(self, wavs):
-        """Codes `[K, T]` (numpy) of each of `wavs` `[1, L]` at the codec's rate."""
-        codes = [None] * len(wavs)
+        """Codes `[K, T]` (numpy) of each of `wavs` `[C, L]` at the codec's rate, and the scales of their packets."""
+        codes, none = [None] * len(wavs), [[] for _ in wavs]
+        if self.model.chunk:
+            pieces = [list(self.encode_pieces([wav])) for wav in wavs]
+            codes = [np.concatenate([found for _, found, _ in coded], 1) for coded in pieces]
+            return codes, [[scale for *_, scales in coded for scale in scales] for coded in pieces]
         for group in self._groups([(-(-w.shape[-1] // self.model.hop_length),) for w in wavs]):
             if wavs[group[0]].shape[-1] > BATCH * self.model.sample_rate:  # alone, and too long to be computed at once
-                pieces = self.encode_pieces(wavs[group[0]].split(PIECE * self.model.sample_rate, 1))
-                codes[group[0]] = np.concatenate([found for _, found in pieces], 1)
+                pieces = self.encode_pieces(wavs[group[0]].split(self.model.piece * self.model.sample_rate, 1))
+                codes[group[0]] = np.concatenate([found for _, found, _ in pieces], 1)
                 continue
             batch = torch.stack([self.model.pad(wavs[i][None])[0] for i in group])
             for i, found in zip(group, self.model.encode(batch.to(self.device)).cpu().numpy(), strict=True):
                 codes[i] = found
-        return codes
+        return codes, none
 
     def decode(self, stream, profiles=()):
-        """A `bitstream.Stream` -> `wav` `[1, n_samples]`, float32, at the codec's rate; a list -> a list.
+        """A `bitstream.Stream` -> `wav` `[C, n_samples]`, float32, at the codec's rate; a list -> a list.
 
         `profiles`: Profiles, or files and folders, among which those are that streams refer to. What a damaged file
         lost is silent here. Raises UserError for another model's stream and a profile that is missing.
@@ -270,14 +303,14 @@ class Coder:
         return wavs if isinstance(stream, list | tuple) else wavs[0]
 
     def _decode(self, streams, sides):
-        wavs = [torch.zeros(1, 0)] * len(streams)
+        wavs = [torch.zeros(self.model.channels, 0)] * len(streams)
         for group in self._groups([(s.codes.shape[1], *side) for s, side in zip(streams, sides, strict=True)]):
             side = {name: torch.cat([sides[i][name] for i in group]) for name in sides[group[0]]}
             first = streams[group[0]]
-            if first.codes.shape[1] > BATCH * self.model.frame_rate:
-                piece = round(PIECE * self.model.frame_rate)
-                blocks = np.split(first.codes, range(piece, first.codes.shape[1], piece), 1)
-                found = torch.cat(list(self.decode_pieces(blocks, side)), 1)[None]
+            if self.model.chunk:
+                found = [self._joined(streams[i], sides[i], self._packet["frames_per_packet"]) for i in group]
+            elif first.codes.shape[1] > BATCH * self.model.frame_rate:
+                found = [self._joined(first, side, round(self.model.piece * self.model.frame_rate))]
             else:
                 codes = torch.cat([self.codes(streams[i].codes) for i in group])
                 found = self.model.decode(codes, side).float().cpu()
@@ -285,10 +318,25 @@ class Coder:
                 wavs[i] = silence(wav[:, : streams[i].n_samples], 0, self.in_samples(streams[i].lost), self.fade)
         return wavs
 
+    def _joined(self, stream, side, frames):
+        """The waveform `[C, L]` of a stream, so many frames after so many."""
+        blocks = np.split(stream.codes, range(frames, stream.codes.shape[1], frames), 1)
+        scales = stream.scales or [None] * len(blocks)
+        if len(scales) != len(blocks):
+            raise UserError(f"{len(scales)} scales for {len(blocks)} packets")
+        return torch.cat(list(self.decode_pieces(zip(blocks, scales, strict=True), side)), 1)
+
     @torch.inference_mode()
     def encode_pieces(self, wavs):
-        """Blocks `[1, n]` of a recording at the codec's rate -> pairs of each and the codes `[K, t]` (numpy) that it
-        completes; the last pair has an empty block. A codec that cannot be streamed answers only then."""
+        """Blocks `[C, n]` of a recording at the codec's rate -> triples of each, the codes `[K, t]` (numpy) that it
+        completes, and the scales of their packets; the last one may have an empty block. A codec of chunks cuts them
+        anew; another one that cannot be streamed answers only at the end."""
+        if self.model.chunk:
+            new = 0  # where in a chunk what was not in the one before begins
+            for wav, codes, scale in encode_chunks(self.model, cut(wavs, self.model.chunk, self.model.overlap)):
+                yield wav[:, new:], codes, [scale]
+                new = self.model.overlap
+            return
         stream, whole = self._streamed(StreamEncoder), []
         for wav in wavs:
             if stream:
@@ -296,17 +344,26 @@ class Coder:
             else:
                 whole.append(wav)
                 codes = np.zeros((self.model.n_q, 0), np.int64)
-            yield wav, codes
+            yield wav, codes, []
         codes = stream.finish() if stream else self.model.encode(torch.cat(whole, 1)[None].to(self.device))
-        yield torch.zeros(1, 0), codes[0].cpu().numpy()
+        yield torch.zeros(self.model.channels, 0), codes[0].cpu().numpy(), []
 
     @torch.inference_mode()
-    def decode_pieces(self, codes, side):
-        """Blocks of codes `[K, t]` (numpy) -> waveforms `[1, n]`, float32, as they are completed."""
-        stream, blocks = self._streamed(StreamDecoder, side), map(self.codes, codes)
+    def decode_pieces(self, sent, side):
+        """Blocks of codes `[K, t]` (numpy), each with the scale of its packet (None: it has none, or is lost) ->
+        waveforms `[C, n]`, float32, as they are completed. Of a codec of chunks, a block is a packet."""
+        if self.model.chunk:
+            chunks = decode_chunks(self.model, ((self.codes(codes), scale) for codes, scale in sent), side)
+            yield from join(chunks, self.model.overlap)
+            return
+        stream, blocks = self._streamed(StreamDecoder, side), (self.codes(codes) for codes, _ in sent)
         if stream is None:
             whole = list(blocks)
-            yield self.model.decode(torch.cat(whole, -1), side)[0].float().cpu() if whole else torch.zeros(1, 0)
+            yield (
+                self.model.decode(torch.cat(whole, -1), side)[0].float().cpu()
+                if whole
+                else torch.zeros(self.model.channels, 0)
+            )
             return
         for block in blocks:
             yield stream.push(block)[0].float().cpu()
@@ -326,7 +383,11 @@ class Coder:
         return torch.from_numpy(codes).to(self.device)[None]
 
     def in_samples(self, lost):
-        return [(start * self.model.hop_length, stop * self.model.hop_length) for start, stop in lost]
+        """Stretches of frames as stretches of samples."""
+        frames, samples = 1, self.model.hop_length
+        if self.model.chunk:  # whole packets
+            frames, samples = self._packet["frames_per_packet"], self._packet["samples_per_packet"]
+        return [(start // frames * samples, stop // frames * samples) for start, stop in lost]
 
     @property
     def fade(self):

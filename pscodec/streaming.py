@@ -15,6 +15,7 @@ from bisect import bisect_left
 import torch
 
 from pscodec.layers.push_graph import Pushed
+from pscodec.utils.errors import UserError
 
 PIECE = 2  # seconds pushed at once where more is at hand; longer ones cost memory and gain no speed
 
@@ -29,6 +30,7 @@ class StreamEncoder:
     """
 
     def __init__(self, model, batch=1):
+        _check_whole(model)
         self.model, self.batch = model, batch
         self.device = next(model.parameters()).device
         self.pushed = Pushed(model, model.encoder)
@@ -42,9 +44,10 @@ class StreamEncoder:
 
     @torch.inference_mode()
     def push(self, wav):
-        """The next `wav` `[batch, 1, n]`, any n >= 0 -> the codes that it completes, `[batch, K, t]` int64, t >= 0."""
-        if wav.dim() != 3 or wav.shape[:2] != (self.batch, 1):
-            raise ValueError(f"expected wav [{self.batch}, 1, n], got {list(wav.shape)}")
+        """The next `wav` `[batch, C, n]`, any n >= 0 -> the codes that it completes, `[batch, K, t]` int64, t >= 0."""
+        shape = self.batch, self.model.channels
+        if wav.dim() != 3 or wav.shape[:2] != shape:
+            raise ValueError(f"expected wav [{shape[0]}, {shape[1]}, n], got {list(wav.shape)}")
         self.n_samples += wav.shape[-1]
         return self._codes(self.pushed.push(wav.to(self.device).float()))
 
@@ -56,7 +59,8 @@ class StreamEncoder:
         """
         hop = self.model.hop_length
         missing = max(1, -(-self.n_samples // hop)) * hop - self.n_samples
-        codes = self._codes(self.pushed.push(torch.zeros(self.batch, 1, missing, device=self.device), last=True))
+        rest = torch.zeros(self.batch, self.model.channels, missing, device=self.device)
+        codes = self._codes(self.pushed.push(rest, last=True))
         self.reset()
         return codes
 
@@ -76,6 +80,7 @@ class StreamDecoder:
 
     @torch.inference_mode()
     def __init__(self, model, side, batch=1):
+        _check_whole(model)
         self.model, self.batch = model, batch
         self.device = next(model.parameters()).device
         if not side:
@@ -93,7 +98,7 @@ class StreamDecoder:
 
     @torch.inference_mode()
     def push(self, codes):
-        """The next `codes` `[batch, K, t]`, any t >= 0 -> the waveform that they complete, `[batch, 1, n]`, n >= 0."""
+        """The next `codes` `[batch, K, t]`, any t >= 0 -> the waveform that they complete, `[batch, C, n]`, n >= 0."""
         if codes.dim() != 3 or codes.shape[0] != self.batch or codes.shape[1] not in self.model.quantizer.n_q_choices:
             raise ValueError(f"expected codes [{self.batch}, {self.model.n_q}, t], got {list(codes.shape)}")
         self.begun = self.begun or codes.shape[-1] > 0
@@ -101,7 +106,7 @@ class StreamDecoder:
 
     @torch.inference_mode()
     def finish(self):
-        """The rest of the waveform, `[batch, 1, n]`, all told hop_length samples a frame; then reset."""
+        """The rest of the waveform, `[batch, C, n]`, all told hop_length samples a frame; then reset."""
         wav = self._push(self._no_codes(0), last=True)
         self.reset()
         return wav
@@ -111,12 +116,20 @@ class StreamDecoder:
 
     def _push(self, codes, last):
         if not self.begun:
-            return torch.empty(self.batch, 1, 0, device=self.device)
+            return torch.empty(self.batch, self.model.channels, 0, device=self.device)
         return self.pushed.push(self.model.quantizer.decode(codes.to(self.device)), last)
 
 
+def _check_whole(model):
+    if model.chunk:
+        seconds = model.chunk / model.sample_rate
+        raise UserError(
+            f"{type(model).__name__} codes chunks of {seconds:g} s, each at its own level, so it is not for streams"
+        )
+
+
 def encode_long(model, wavs, seconds=PIECE, batch=1):
-    """Blocks of waveform `[batch, 1, n]`, an iterable, any n -> a generator of codes `[batch, K, t]`, as they come.
+    """Blocks of waveform `[batch, C, n]`, an iterable, any n -> a generator of codes `[batch, K, t]`, as they come.
 
     Joined they equal `model.encode` of the joined blocks. What is computed at once is `seconds` long, whatever the
     blocks, so memory does not depend on the length of the recording.

@@ -75,13 +75,19 @@ class CodecOutput:
 
 @dataclass
 class Judged:
-    """What discriminators say of one signal: `logits`, one tensor a sub-discriminator; `fmaps`, its layers."""
+    """What discriminators say of one signal: `logits`, one tensor a sub-discriminator; `fmaps`, its layers; `weights`,
+    how much the codec listens to each (None: 1)."""
 
     logits: list[Tensor]
     fmaps: list[list[Tensor]]
+    weights: list[float] | None = None
+
+    def __post_init__(self):
+        self.weights = self.weights or [1.0] * len(self.logits)
 
     def detach(self):
-        return Judged([x.detach() for x in self.logits], [[x.detach() for x in layers] for layers in self.fmaps])
+        fmaps = [[x.detach() for x in layers] for layers in self.fmaps]
+        return Judged([x.detach() for x in self.logits], fmaps, self.weights)
 
 
 @dataclass

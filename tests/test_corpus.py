@@ -392,6 +392,50 @@ def test_ljspeech(local, tmp_path):
     assert len(prepare(local, "ljspeech", tmp_path, "--max-test", "2")["test_ljspeech"]) == 2
 
 
+def test_vctk(local, tmp_path):
+    root = tmp_path / "downloads/VCTK-Corpus-0.92"
+    for spk in ("p225", "p226"):
+        for n in (1, 2):
+            for microphone in (1, 2):
+                tone(root / f"wav48_silence_trimmed/{spk}/{spk}_00{n}_mic{microphone}.flac", 1.0, 48000)
+            (root / "txt" / spk).mkdir(parents=True, exist_ok=True)
+            (root / f"txt/{spk}/{spk}_00{n}.txt").write_text(f"Please call {n}.\n")
+    found = prepare(local, "vctk", tmp_path)["test_vctk"]
+    assert list(found) == ["p225-225_001", "p225-225_002", "p226-226_001", "p226-226_002"]
+    assert found["p226-226_002"].text == "Please call 2." and found["p226-226_002"].spk == "p226"
+    assert read_table(tmp_path / "data/test_vctk/utt2prompt")["p225-225_001"] == "p225-225_002"
+    assert len(prepare(local, "vctk", tmp_path, "--max-test", "3")["test_vctk"]) == 3
+
+
+def test_aishell3_and_a_hundred_by_seed(local, tmp_path):
+    root = tmp_path / "downloads/AISHELL-3/test"
+    lines = []
+    for n in range(120):
+        name = f"SSB000{n % 2}00{n:02d}"
+        tone(root / f"wav/SSB000{n % 2}/{name}.wav", 0.5, 44100)
+        lines.append(f"{name}.wav\t广 guang3 州 zhou1\n")
+    (root / "content.txt").write_text("".join(lines), encoding="utf-8")
+    found = prepare(local, "aishell3", tmp_path)["test_aishell3"]
+    assert len(found) == 100 and {u.text for u in found.values()} == {"广州"}
+    assert {u.spk for u in found.values()} == {"SSB0000", "SSB0001"}
+    assert list(prepare(local, "aishell3", tmp_path)["test_aishell3"]) == list(found)
+    other = prepare(local, "aishell3", tmp_path, "--seed", "1")["test_aishell3"]
+    assert list(other) != list(found)
+
+
+def test_a_zip_is_unpacked_and_its_dangers_refused(local, tmp_path):
+    fetch = local("fetch")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x/y.txt", "text")
+    assert fetch.unpack(tmp_path / "a.zip", tmp_path / "out") == 1
+    assert (tmp_path / "out/x/y.txt").read_text() == "text"
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("../z.txt", "text")
+    with pytest.raises(UserError, match="lies outside"):
+        fetch.unpack(tmp_path / "b.zip", tmp_path / "out")
+    assert not (tmp_path / "z.txt").exists()
+
+
 def test_a_users_folder(local, tmp_path, capsys):
     mine = tmp_path / "my corpus"
     for n in range(10):

@@ -11,6 +11,7 @@ from test_inference import RATE, speech
 from pscodec.bin import dump_codes
 from pscodec.data.kaldi import Utterance, read_table, write_data_dir
 from pscodec.inference import load_codec
+from pscodec.quantizers.rvq import GroupResidualVQ
 
 
 def test_codes_of_a_data_dir(tiny_exp, tmp_path, capsys):
@@ -41,6 +42,20 @@ def test_codes_of_a_data_dir(tiny_exp, tmp_path, capsys):
     assert (tmp_path / "out/npz/a-1.npz").stat().st_mtime_ns == before
     args[1] = str(make_experiment(tmp_path / "other", seed=1))
     with pytest.raises(SystemExit, match="codes of another codec"):
+        dump_codes.main(args)
+
+
+def test_the_order_of_the_public_code_by_hand(tiny_exp, tmp_path):
+    quantizer = GroupResidualVQ(8, n_groups=2, codebook_size=16, n_residual=2)
+    codes = np.array([[11, 11], [12, 12], [21, 21], [22, 22]])  # group, layer
+    assert dump_codes.by_layer(codes, quantizer)[:, 0].tolist() == [11, 21, 12, 22]
+    assert dump_codes.by_layer(codes[[0, 2]], quantizer)[:, 0].tolist() == [11, 21]  # by one layer of two
+    soundfile.write(tmp_path / "a.wav", speech(0.4), RATE, subtype="FLOAT")
+    write_data_dir(tmp_path / "data", [Utterance("a", "a", str(tmp_path / "a.wav"), 0.4)])
+    args = ["--exp", str(tiny_exp), "--data-dir", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    dump_codes.main([*args, "--order", "layer"])
+    assert json.loads((tmp_path / "out/codec.json").read_text())["order"] == "layer"
+    with pytest.raises(SystemExit, match="move them away"):
         dump_codes.main(args)
 
 

@@ -46,7 +46,7 @@ def decode_split(coder, folder, out, condition=None, allow_pipes=False):
         del utterances[utt]
     rows = {}
     for utt, utterance in progress(ranks.share(list(utterances.items())), f"decode {out.name}"):
-        wav, rate = load_audio(utterance.path, None, utterance.start, utterance.end)
+        wav, rate = load_audio(utterance.path, None, utterance.start, utterance.end, model.channels)
         stream = coder.encode(wav, rate, prompts and prompts.of(utt, condition))
         if condition == "shuffled_codes":
             stream.codes = np.random.default_rng(0).permutation(stream.codes, axis=1)

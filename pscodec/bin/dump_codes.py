@@ -9,6 +9,9 @@ codebooks, where training has left that open. A file an utterance, so that a sto
 loaders read what they need:
 
     codes = numpy.load(path)["codes"]
+
+Codes of several groups stand group by group, in each its layers one after another, as in `.psc` files; `--order layer`
+writes them layer by layer, as HifiCodec's public code does, and says so in codec.json.
 """
 
 import argparse
@@ -26,16 +29,17 @@ from pscodec.utils.files import atomic_path, write_text
 from pscodec.utils.progress import progress
 
 
-def dump(coder, folder, out, allow_pipes=False):
+def dump(coder, folder, out, allow_pipes=False, order="group"):
     """Code data dir `folder` into `out`; returns `{utt: reason}` of those that could not be read.
 
-    Raises UserError if `out` has codes of another codec, or if no utterance at all could be read.
+    `order` (group | layer): of the rows of codes. Raises UserError if `out` has codes of another codec, or if no
+    utterance at all could be read.
     """
     m, note = coder.model, out / "codec.json"
     what = {"model": coder.name, "fingerprint": coder.fingerprint.hex(), "sample_rate": m.sample_rate}
     what |= {"hop_length": m.hop_length, "n_q": m.n_q, "codebook_size": m.codebook_size}
-    what |= {"groups": m.quantizer.n_q_choices[0], "n_q_trained": m.quantizer.n_q_trained}
-    known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+    what |= {"groups": m.quantizer.n_q_choices[0], "n_q_trained": m.quantizer.n_q_trained, "order": order}
+    known = {"order": "group"} | json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
     if any(known[key] != value for key, value in what.items() if key in known):  # older notes have fewer
         raise UserError(f"{out}: has codes of another codec; move them away")
     write_text(note, json.dumps(what, indent=1) + "\n")
@@ -44,9 +48,10 @@ def dump(coder, folder, out, allow_pipes=False):
         path = out / "npz" / f"{utt}.npz"
         try:
             if not path.exists():
-                wav, rate = load_audio(u.path, None, u.start, u.end)
+                wav, rate = load_audio(u.path, None, u.start, u.end, m.channels)
                 stream = coder.encode(wav, rate, None)
-                codes = stream.codes.astype(np.min_scalar_type(m.codebook_size - 1))
+                codes = stream.codes if order == "group" else by_layer(stream.codes, m.quantizer)
+                codes = codes.astype(np.min_scalar_type(m.codebook_size - 1))
                 with atomic_path(path) as partial:
                     np.savez(partial, codes=codes, n_samples=stream.n_samples, **_own_side(stream.header))
             places[utt] = str(path)
@@ -57,6 +62,12 @@ def dump(coder, folder, out, allow_pipes=False):
         raise UserError(f"{folder}: no utterance could be coded ({why})")
     write_table(out / "codes.scp", places)
     return failed
+
+
+def by_layer(codes, quantizer):
+    """Codes `[K, T]` as `quantizer` gives them, group by group -> the first layer of every group, the second ..."""
+    n_groups = len(getattr(quantizer, "groups", [None]))
+    return codes.reshape(n_groups, -1, codes.shape[1]).swapaxes(0, 1).reshape(codes.shape)
 
 
 def _own_side(header):
@@ -72,11 +83,12 @@ def main(argv=None):
     parser.add_argument("--out", type=Path, required=True, help="folder for codes.scp and npz/")
     parser.add_argument("--n-q", type=int, help="code with so many, where training has left that open")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    parser.add_argument("--order", choices=("group", "layer"), default="group", help="of the rows of codes (group)")
     parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
     coder = load_codec(args.exp, args.checkpoint, args.device, n_q=args.n_q)
-    failed = dump(coder, args.data_dir, args.out, args.allow_pipes)
+    failed = dump(coder, args.data_dir, args.out, args.allow_pipes, args.order)
     for utt, reason in failed.items():
         print(f"left out: {utt}: {reason}")
     print(f"{args.out / 'codes.scp'}: {len(read_table(args.out / 'codes.scp'))} utterances, {len(failed)} left out")

@@ -4,14 +4,16 @@
 
 Writes, in fp32, for any length and batch:
 
-    encoder.onnx         wav [B, 1, T * hop_length] at sample_rate, in [-1, 1] -> codes [B, K, T] int64
+    encoder.onnx         wav [B, C, T * hop_length] at sample_rate, in [-1, 1] -> codes [B, K, T] int64
     decoder.onnx         codes, and the side information, an input each: vectors [B, D, 1] or tokens [B, N] int64
-                         -> wav [B, 1, T * hop_length]
-    codec.json           sample_rate, hop_length, n_q, codebook_size, fingerprint, and D or N of the side information
+                         -> wav [B, C, T * hop_length]
+    codec.json           sample_rate, channels, hop_length, n_q, codebook_size, fingerprint, and D or N of the side
+                         information; `chunk` and `overlap` (samples) of a codec of chunks
     codec.safetensors    with --safetensors: the weights, under their names in pscodec
 
-The vectors are what a speaker profile holds (pscodec enroll, profile.read_profile). Nothing is kept that onnxruntime
-does not compute as torch does. Needs the extra `onnx`: pip install "pscodec[onnx]".
+Of a codec of chunks, the graphs code one, divided by its root mean square. The vectors are what a speaker profile
+holds (pscodec enroll, profile.read_profile). Nothing is kept that onnxruntime does not compute as torch does. Needs
+the extra `onnx`: pip install "pscodec[onnx]".
 """
 
 import argparse
@@ -45,7 +47,7 @@ class EncoderGraph(nn.Module):
         return self.codec.quantizer(self.codec.encoder(wav)).codes
 
     def example(self, frames):
-        return (0.1 * torch.randn(2, 1, frames * self.codec.hop_length),)
+        return (0.1 * torch.randn(2, self.codec.channels, frames * self.codec.hop_length),)
 
 
 class DecoderGraph(nn.Module):
@@ -135,7 +137,8 @@ def main(argv=None):
         error = export(graph.eval(), path)
         what = "share of codes that differ" if name == "encoder" else "largest difference of a sample"
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; onnxruntime and torch: {what} {error:.2g}")
-    facts = {k: getattr(codec, k) for k in ("sample_rate", "hop_length", "n_q", "codebook_size")}
+    facts = {k: getattr(codec, k) for k in ("sample_rate", "channels", "hop_length", "n_q", "codebook_size")}
+    facts |= {"chunk": codec.chunk, "overlap": codec.overlap} if codec.chunk else {}
     facts |= {"fingerprint": coder.fingerprint.hex(), "side": sizes}
     write_text(args.out / "codec.json", json.dumps(facts, indent=1) + "\n")
 

@@ -21,7 +21,7 @@ from pscodec.utils.errors import UserError
 
 
 class CodecBrain(Loop):
-    """Trains `modules.codec` against `modules.discriminators`; a batch is (`wav` `[B, 1, L]`, `Prompt`).
+    """Trains `modules.codec` against `modules.discriminators`; a batch is (`wav` `[B, C, L]`, `Prompt`).
 
     hparams: `losses` (losses.base.WeightedSum), `discriminator_loss` (real, fake -> scalar), the constructors
     `codec_optimizer`, `discriminator_optimizer`, `scheduler`, `discriminator_scheduler`, and the scalars that

@@ -44,7 +44,7 @@ class Journal:
                 self.board.add_scalar(f"{stage}/{name}", value, step)
 
     def speech(self, step, signals, sample_rate):
-        """`signals` (name -> `[1, L]`): their sound, and their spectrograms one above the other."""
+        """`signals` (name -> `[C, L]`): their sound, channels averaged, and their spectrograms one above the other."""
         if not self.board:
             return
         import matplotlib.image
@@ -52,14 +52,14 @@ class Journal:
         from pscodec.utils.plot import spectrograms
 
         hop = sample_rate // 100
-        levels = [decibels(wav[0], hop_length=hop) for wav in signals.values()]
+        levels = [decibels(wav.mean(0), hop_length=hop) for wav in signals.values()]
         with tempfile.TemporaryDirectory() as folder:
             spectrograms(f"{folder}/figure.png", levels, list(signals), sample_rate, hop)
             self.board.add_image(
                 "spectrograms", matplotlib.image.imread(f"{folder}/figure.png"), step, dataformats="HWC"
             )
         for name, wav in signals.items():
-            self.board.add_audio(name, wav, step, sample_rate)
+            self.board.add_audio(name, wav.mean(0), step, sample_rate)
 
     def close(self):
         if self.board:

@@ -18,8 +18,9 @@ class SingleLoop(Loop):
     validation is.
 
     hparams: `optimizer`, `scheduler` (constructors; a utils.schedules.Trapezoid, or torch's ReduceLROnPlateau),
-    `total_steps` and the scalars `max_minutes`, `clip_norm`, `log_steps`, `plateau_start`, `keep_checkpoints` that the
-    recipes explain. `minutes`: how long it has trained, validation and saving left out.
+    `total_steps` and the scalars `max_minutes`, `clip_norm`, `log_steps`, `plateau_start`, `keep_checkpoints` and, for
+    a mean of the weights, `ema_decay`, that the recipes explain. `minutes`: how long it has trained, validation and
+    saving left out.
     """
 
     minutes = 0.0

@@ -88,9 +88,9 @@ class Clip:
         model = coder.model
         if path is None:
             generator = torch.Generator().manual_seed(0)
-            self.wav = 0.1 * torch.randn(1, 1, round(seconds * model.sample_rate), generator=generator)
+            self.wav = 0.1 * torch.randn(1, model.channels, round(seconds * model.sample_rate), generator=generator)
         else:
-            self.wav = load_audio(path, model.sample_rate, 0.0, seconds)[0][None]
+            self.wav = load_audio(path, model.sample_rate, 0.0, seconds, model.channels)[0][None]
         self.folder, self.seconds = folder, self.wav.shape[-1] / model.sample_rate
         save_audio(folder / "in.wav", self.wav[0], model.sample_rate)
         self.profile = coder.enroll((self.wav[0], model.sample_rate)) if model.takes_prompt else None
@@ -102,20 +102,24 @@ class Clip:
         from pscodec.files import decode_file, encode_file
 
         psc, model, times = self.folder / "coded.psc", coder.model, {}
-        codes = timed(times, "encode model", model.encode, self.wav)
+        encode, decode = network(coder)
+        codes = timed(times, "encode model", encode, self.wav)
         timed(times, "encode file", encode_file, coder, self.folder / "in.wav", psc, self.profile)
-        timed(times, "decode model", model.decode, codes, coder.silent_side)
+        timed(times, "decode model", decode, codes)
         timed(times, "decode file", decode_file, coder, psc, self.folder / "out.wav", self.profiles)
-        return times | self._pushes(coder, codes)
+        return times | ({} if model.chunk else self._pushes(coder, codes))
 
     def difference(self, reference, coder):
         """What `coder` does otherwise than `reference`, in words."""
+        import torch
+
         from pscodec.metrics.base import MetricError
         from pscodec.metrics.pesq import pesq
 
-        codes = reference.model.encode(self.wav)
-        share = (codes != coder.model.encode(self.wav)).float().mean().item()
-        ref, hyp = (c.model.decode(codes, c.silent_side)[0, 0].float().numpy() for c in (reference, coder))
+        sent = [network(c)[0](self.wav) for c in (reference, coder)]
+        codes = [torch.as_tensor(getattr(s, "codes", s)) for s in sent]
+        share = (codes[0] != codes[1]).float().mean().item()
+        ref, hyp = (network(c)[1](sent[0])[0, 0].float().numpy() for c in (reference, coder))
         try:
             quality = f"{pesq(ref, hyp, reference.model.sample_rate):.2f} (4.64 at most)"
         except MetricError as error:
@@ -146,6 +150,14 @@ class Clip:
                 each.append(once[name])
             medians[f"{name} push"] = statistics.median(each)
         return medians
+
+
+def network(coder):
+    """Functions that take a waveform `[1, C, L]` to what stands for its codes, and that to a waveform."""
+    if not coder.model.chunk:
+        return coder.model.encode, lambda codes: coder.model.decode(codes, coder.silent_side)
+    rate = coder.model.sample_rate
+    return lambda wav: coder.encode(wav[0], rate), lambda stream: coder.decode(stream)[None]
 
 
 def timed(times, name, function, *args):

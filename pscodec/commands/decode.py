@@ -9,8 +9,8 @@ DETAILS = """
   pscodec decode coded/ -o decoded/ --exp EXP --profiles profiles/
   pscodec decode - --raw --exp EXP < x.psc | aplay -t raw -f S16_LE -r 24000
 
-Writes 16-bit mono WAV at the codec's rate, to a pipe as it is decoded. Of a damaged file, what was lost is silent,
-what comes after keeps its place, and a warning says so.
+Writes 16-bit WAV at the codec's rate, to a pipe as it is decoded, of as many channels as the codec has. Of a damaged
+file, what was lost is silent, what comes after keeps its place, and a warning says so.
 """
 
 

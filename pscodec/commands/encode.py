@@ -10,9 +10,10 @@ DETAILS = """
   pscodec encode recordings/ -o coded/ --exp EXP --profile alice.psp       the file names the profile by its hash
   arecord -t raw -f S16_LE -r 16000 | pscodec encode - --raw --sample-rate 16000 --profile alice.psp --exp EXP > x.psc
 
-Channels are averaged. Without --prompt and --profile every recording is its own prompt, by its first 30 seconds. A
-pipe of a WAV (or FLAC ...) file is read to its end before it is coded; --raw samples are coded as they come. With
---entropy, packets that a language model makes smaller are; whoever decodes needs it, too.
+Channels are averaged; a codec of two takes both, or one twice. Without --prompt and --profile every recording is its
+own prompt, by its first 30 seconds. A pipe of a WAV (or FLAC ...) file is read to its end before it is coded; --raw
+samples are coded as they come. With --entropy, packets that a language model makes smaller are; whoever decodes needs
+it, too.
 """
 FILE_PACKET = 5.0  # seconds: what a language model is told anew at its beginning, a file can wait for
 
@@ -28,7 +29,11 @@ def add_arguments(parser):
     parser.add_argument("--n-q", type=int, help="the first so many of a codec that serves several bitrates")
     parser.add_argument("--entropy", help="language model to code packets with: its folder, or auto, the codec's own")
     parser.add_argument("--packet", type=float, help="seconds that a packet has (1; entropy coded files 5)")
-    parser.add_argument("--raw", action="store_true", help="input is signed 16-bit little endian mono samples")
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="input is signed 16-bit little endian samples, of the codec's channels in turn",
+    )
     parser.add_argument("--sample-rate", type=int, help="of --raw, Hz")
 
 

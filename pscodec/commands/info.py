@@ -56,7 +56,7 @@ def show_stream(name):
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
     h, seconds = reader.header, reader.n_samples / reader.header.sample_rate
-    print(f"{name}: {seconds:.2f} s at {h.sample_rate} Hz, {h.n_q} codes of {h.bits} bits a frame, ", end="")
+    print(f"{name}: {seconds:.2f} s at {_rate(h)}, {h.n_q} codes of {h.bits} bits a frame, ", end="")
     print(f"{h.sample_rate / h.hop_length:g} frames a second, model {h.model} ({h.fingerprint.hex()})")
     if h.profile:
         print(f"  speaker: profile {h.profile.hex()}")
@@ -94,7 +94,7 @@ def show_codec(exp):
     coder = load_codec(exp, precision=None)  # as trained: packed weights are no parameters
     m = coder.model
     size = sum(p.numel() for p in m.parameters()) / 1e6
-    print(f"{exp}: codec {coder.name} ({coder.fingerprint.hex()}), {size:.1f} M parameters, {m.sample_rate} Hz")
+    print(f"{exp}: codec {coder.name} ({coder.fingerprint.hex()}), {size:.1f} M parameters, {_rate(m)}")
     print(f"  {m.n_q} codes of {coder.bits} bits, {m.frame_rate:g} frames a second: {m.bitrate:g} bit/s")
     sent = ", ".join(m.side_sizes)
     side = f"{sent} of {'the speaker' if m.side_of == 'speaker' else 'each recording'}" if sent else "nothing"
@@ -102,6 +102,11 @@ def show_codec(exp):
         print(f"  language model {language.fingerprint.hex()} for entropy coding, packets of at most ", end="")
         print(f"{language.shape.longest / m.frame_rate:g} s")
     print(f"  {'with' if m.takes_prompt else 'without'} speaker prompts; sends {side} beside them; {_latency(coder)}")
+
+
+def _rate(thing):
+    """Of a codec or a header, in words."""
+    return f"{thing.sample_rate} Hz{f', {thing.channels} channels' if thing.channels > 1 else ''}"
 
 
 def _latency(coder):

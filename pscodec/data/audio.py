@@ -1,11 +1,10 @@
-"""Audio in and out, through soundfile only: mono float32 tensors on one side, files on the other."""
+"""Audio in and out, through soundfile only: float32 tensors on one side, files on the other."""
 
 import io
 import math
 import os
 import subprocess
 
-import numpy as np
 import soundfile
 import torch
 import torchaudio
@@ -22,17 +21,17 @@ class Pipe(str):
     """A path that is a shell command, `cmd |`, writing a recording to its output. Only what is marked so is run."""
 
 
-def load_audio(path, sample_rate=None, start=0.0, end=None):
-    """Read a recording, or `start` to `end` seconds of it, as `(wav, sample_rate)`: `[1, L]` float32 in [-1, 1].
+def load_audio(path, sample_rate=None, start=0.0, end=None, channels=1):
+    """Read a recording, or `start` to `end` seconds of it, as `(wav, sample_rate)`: `[channels, L]` float32 in [-1, 1].
 
-    Channels are averaged to mono. With `sample_rate` (Hz) the signal is resampled to it (see `resample`), else it comes
-    at its own rate. Only the asked stretch is read; `end` past the end of the file means the end. Samples of float
-    files beyond full scale are clipped. Silence and short stretches are allowed.
+    Of its channels `to_channels` makes those that are asked for. With `sample_rate` (Hz) the signal is resampled to it
+    (see `resample`), else it comes at its own rate. Only the asked stretch is read; `end` past the end of the file
+    means the end. Samples of float files beyond full scale are clipped. Silence and short stretches are allowed.
 
     A `Pipe`, which comes from `read_data_dir(..., allow_pipes=True)` alone, is run each time.
 
-    Raises UserError naming the file: missing, not audio, empty (in that stretch), with NaN or infinite samples, or
-    with samples that are not scaled to [-1, 1].
+    Raises UserError naming the file: missing, not audio, empty (in that stretch), with NaN or infinite samples,
+    with samples that are not scaled to [-1, 1], or as `to_channels`.
     """
     if not 0.0 <= start < math.inf or (end is not None and not end > start):
         raise UserError(f"{path}: no such stretch, from {start} to {end} seconds")
@@ -51,11 +50,28 @@ def load_audio(path, sample_rate=None, start=0.0, end=None):
         raise _unreadable(path, error) from None
     if len(samples) == 0:
         raise UserError(f"{path}: no audio where its header promises some (truncated file?)")
-    wav = torch.from_numpy(samples.mean(axis=1, dtype=np.float32))[None]
-    check_samples(wav, f"{path}: ")
+    wav = _as_asked(samples, channels, path)
     if sample_rate is not None and sample_rate != native:
         wav, native = resample(wav, native, sample_rate), sample_rate
     return wav.clamp_(-1.0, 1.0), native
+
+
+def _as_asked(samples, channels, path):
+    """What soundfile read, `[n, C]` -> `[channels, n]`, looked over."""
+    wav = to_channels(torch.from_numpy(samples.T), channels, f"{path}: ")
+    check_samples(wav, f"{path}: ")
+    return wav
+
+
+def to_channels(wav, channels, where=""):
+    """`wav` `[C, L]` -> `[channels, L]`, contiguous: averaged to one, or one channel repeated.
+
+    Raises UserError, in a line that begins with `where`, for other numbers of channels."""
+    if channels == 1:
+        return wav.mean(0, keepdim=True)
+    if len(wav) not in (1, channels):
+        raise UserError(f"{where}{len(wav)} channels; 1 or {channels} were expected")
+    return wav.expand(channels, -1).contiguous()
 
 
 def check_samples(wav, where=""):
@@ -87,8 +103,8 @@ def as_wav(wav):
     return wav.clamp(-1, 1)
 
 
-def audio_blocks(path, seconds=10.0, file=None):
-    """A recording piece by piece: `(sample_rate, n_samples, blocks)`, the blocks an iterator of `[1, n]` as
+def audio_blocks(path, seconds=10.0, file=None, channels=1):
+    """A recording piece by piece: `(sample_rate, n_samples, blocks)`, the blocks an iterator of `[channels, n]` as
     `load_audio` reads them. `file`: it, open, if `path` is but a name. Raises UserError as `load_audio` does."""
     try:
         opened = soundfile.SoundFile(_existing(path) if file is None else file)
@@ -106,9 +122,7 @@ def audio_blocks(path, seconds=10.0, file=None):
                 if len(samples) == 0:
                     break
                 count += len(samples)
-                wav = torch.from_numpy(samples.mean(axis=1, dtype=np.float32))[None]
-                check_samples(wav, f"{path}: ")
-                yield wav.clamp_(-1.0, 1.0)
+                yield _as_asked(samples, channels, path).clamp_(-1.0, 1.0)
         if count == 0:
             raise UserError(f"{path}: empty audio file")
 
@@ -148,19 +162,18 @@ def _run_pipe(path):
 
 
 def save_audio(path, wav, sample_rate):
-    """Write `wav`, `[1, L]` or `[L]`, to a 16-bit mono WAV file, atomically; samples are clipped to [-1, 1].
+    """Write `wav`, `[C, L]` or `[L]`, to a 16-bit WAV file, atomically; samples are clipped to [-1, 1].
 
-    Raises UserError for NaN or infinite samples and for more than one channel.
+    Raises UserError for NaN or infinite samples and for what is no recording.
     """
     samples = torch.as_tensor(wav).detach().float().cpu()
-    if samples.dim() == 2 and samples.shape[0] == 1:
-        samples = samples[0]
-    if samples.dim() != 1:
-        raise UserError(f"{path}: expected one channel, [1, L] or [L], got {list(samples.shape)}")
+    samples = samples[None] if samples.dim() == 1 else samples
+    if samples.dim() != 2 or not 1 <= len(samples) <= max(1, min(255, samples.shape[-1])):
+        raise UserError(f"{path}: expected a recording, [C, L] or [L], got {list(samples.shape)}")
     if not torch.isfinite(samples).all():
         raise UserError(f"{path}: NaN or infinite samples are not written")
     with atomic_path(path) as partial:
-        soundfile.write(partial, pcm16(samples), sample_rate, subtype="PCM_16", format="WAV")
+        soundfile.write(partial, pcm16(samples).T, sample_rate, subtype="PCM_16", format="WAV")
 
 
 def pcm16(wav):
@@ -213,7 +226,7 @@ class Resampler:
 
 
 def silence(wav, at, lost, fade):
-    """`wav` `[1, n]`, samples from `at` on of a signal, silent in its stretches `lost` (pairs of samples), which fade
+    """`wav` `[C, n]`, samples from `at` on of a signal, silent in its stretches `lost` (pairs of samples), which fade
     out and in over `fade` samples within them."""
     for start, stop in lost:
         a, b = max(start, at), min(stop, at + wav.shape[-1])

@@ -5,6 +5,8 @@ unbroken one would have drawn, whatever the number of loader workers.
 """
 
 import zlib
+from collections import ChainMap
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch.utils.data import Dataset, Sampler
 
 from pscodec.data.audio import load_audio
 from pscodec.data.kaldi import load_matrices, read_data_dir
+from pscodec.data.scenes import TRIES
 from pscodec.types import Prompt
 from pscodec.utils.errors import UserError
 
@@ -19,15 +22,17 @@ FRAME_SHIFT = 0.01  # seconds, of both prompt features
 
 
 class SegmentPromptDataset(Dataset):
-    """Items are asked for as (pass, index) and come as a dict of `wav` `[1, L]` and the prompt's features.
+    """Items are asked for as (pass, index) and come as a dict of `wav` `[channels, L]` and the prompt's features.
 
-    `data_dir`: a Kaldi data dir; features in it are needed as far as the codec `sees` them (models.base.Codec):
-    `mel`: mel.scp. `voiceprint`: as that word says, `crop` gives the FBank of the prompt crop (fbank.scp), for CAM++ to
-    run in the step (the paper); `utterance` gives CAM++'s vector of the whole prompt utterance (xvector.scp), computed
-    once in stage 2. `wav`: the waveform of the prompt, from the recordings themselves.
+    `data_dir`: a Kaldi data dir, or a list of them; features in it are needed as far as the codec `sees` them
+    (models.base.Codec): `mel`: mel.scp. `voiceprint`: as that word says, `crop` gives the FBank of the prompt crop
+    (fbank.scp), for CAM++ to run in the step (the paper); `utterance` gives CAM++'s vector of the whole prompt
+    utterance (xvector.scp), computed once in stage 2. `wav`: the waveform of the prompt, from the recordings
+    themselves.
     `segment`, `prompt`: seconds; waveforms are rounded to whole frames of `hop_length` samples. The two do not overlap
     where the utterance is long enough for both; shorter ones are repeated, never padded with silence (padding would
     corrupt CAM++'s statistics).
+    `scenes` (scenes.Scenes, None: none): what else is in an item; the prompt is of its first source.
     `prompt_from`: `self` (the paper's training) or `speaker` (another utterance of the speaker where there is one).
     """
 
@@ -43,22 +48,31 @@ class SegmentPromptDataset(Dataset):
         hop_length=1,
         seed=0,
         max_utts=None,
+        channels=1,
+        scenes=None,
     ):
         if prompt_from not in ("self", "speaker"):
             raise UserError(f"prompt_from is self or speaker, not {prompt_from!r}")
         if voiceprint not in ("crop", "utterance"):
             raise UserError(f"voiceprint is crop or utterance, not {voiceprint!r}")
-        self.sample_rate, self.hop_length, self.prompt = sample_rate, hop_length, prompt
+        self.sample_rate, self.channels, self.hop_length, self.prompt = sample_rate, channels, hop_length, prompt
         self.segment = self._samples(segment) / sample_rate
         self.prompt_from, self.sees, self.seed = prompt_from, sees, seed
+        self.scenes = None if scenes is None or scenes.plain else scenes
+        folders = [data_dir] if isinstance(data_dir, str | Path) else data_dir
         kinds = {"crop": "fbank", "utterance": "xvector"}
         kinds = [kinds[voiceprint] if name == "voiceprint" else name for name in sees if name != "wav"]
-        self.features = {kind: load_matrices(f"{data_dir}/{kind}.scp") for kind in kinds}
-        self.utterances = {
-            u: x for u, x in read_data_dir(data_dir).items() if all(u in there for there in self.features.values())
-        }
-        if not self.utterances:
-            raise UserError(f"{data_dir}: no utterance has audio and features; run stages 1 and 2")
+        self.features = {kind: ChainMap(*(load_matrices(f"{d}/{kind}.scp") for d in folders)) for kind in kinds}
+        self.utterances, self.folders = {}, []
+        for folder in folders:
+            found = {u: x for u, x in read_data_dir(folder).items() if all(u in f for f in self.features.values())}
+            if not found:
+                raise UserError(f"{folder}: no utterance has audio and features; run stages 1 and 2")
+            if twice := self.utterances.keys() & found.keys():
+                raise UserError(f"{folder}: utterance {min(twice)} is in another of the folders, too")
+            self.utterances |= found
+            self.folders.append(list(found))
+        self.places = {u: (f, i) for f, utts in enumerate(self.folders) for i, u in enumerate(utts)}
         self.of_speaker = {}
         for utterance in self.utterances.values():
             self.of_speaker.setdefault(utterance.spk, []).append(utterance.utt)
@@ -74,9 +88,8 @@ class SegmentPromptDataset(Dataset):
         number, index = key
         utterance = self.utterances[self.utts[index]]
         rng = np.random.default_rng([self.seed, number, zlib.crc32(utterance.utt.encode())])
-        spare = max(0.0, utterance.duration - self.segment)
-        offset = rng.uniform(0, spare)
-        item = {"wav": self._segment(utterance, offset, self.segment)}
+        utterance, offset, wav = self._scene(utterance, rng) if self.scenes else self._drawn(utterance, rng)
+        item = {"wav": wav}
         if not self.sees:
             return item
         other = utterance.utt
@@ -96,11 +109,29 @@ class SegmentPromptDataset(Dataset):
             item["prompt_wav"] = self._segment(other, start, self.prompt)
         return item
 
+    def _drawn(self, utterance, rng):
+        """`utterance`, where in it a segment begins, and that."""
+        offset = rng.uniform(0, max(0.0, utterance.duration - self.segment))
+        return utterance, offset, self._segment(utterance, offset, self.segment)
+
+    def _scene(self, utterance, rng):
+        """The same of the first source of a scene, and the scene. What clips is drawn again; after TRIES it is brought
+        down to full scale."""
+        own = self.places[utterance.utt]
+        for _ in range(TRIES):
+            places = self.scenes.places(rng, own, [len(utts) for utts in self.folders])
+            sources = [self._drawn(self.utterances[self.folders[f][i]], rng) for f, i in places]
+            wav = self.scenes.room(rng, sum(self.scenes.level(rng) * wav for *_, wav in sources), places)
+            peak = wav.abs().max()
+            if peak <= 1:
+                break
+        return *sources[0][:2], wav / peak.clamp(min=1)
+
     def _segment(self, utterance, offset, seconds):
-        """`[1, L]`: `seconds` of `utterance` from `offset` on, repeated where it is shorter."""
+        """`[channels, L]`: `seconds` of `utterance` from `offset` on, repeated where it is shorter."""
         start = utterance.start + offset
         end = min(start + seconds, utterance.start + utterance.duration)
-        wav, _ = load_audio(utterance.path, self.sample_rate, start, end)
+        wav, _ = load_audio(utterance.path, self.sample_rate, start, end, self.channels)
         length = self._samples(seconds)
         return wav.repeat(1, -(-length // wav.shape[1]))[:, :length]
 
@@ -171,6 +202,6 @@ class Batches(Sampler):
 
 
 def collate(items):
-    """Items of `SegmentPromptDataset` -> (`wav` `[B, 1, L]`, `Prompt`)."""
+    """Items of `SegmentPromptDataset` -> (`wav` `[B, C, L]`, `Prompt`)."""
     stacked = {name: torch.stack([item[name] for item in items]) for name in items[0]}
     return stacked.pop("wav"), Prompt(wav=stacked.pop("prompt_wav", None), **stacked)

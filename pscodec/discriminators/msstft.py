@@ -10,11 +10,14 @@ from pscodec.features import stft
 
 
 class STFTDiscriminator(nn.Module):
-    """Real and imaginary parts of one STFT through dilated 2-D convolutions: logits and feature maps `[B, C, F, N]`."""
+    """Real and imaginary parts of one STFT through dilated 2-D convolutions: logits and feature maps `[B, C, F, N]`.
 
-    def __init__(self, n_fft, width=32):
+    `by_window`: the STFT is divided by the norm of its window, as in EnCodec's public code, instead of by sqrt(n_fft).
+    """
+
+    def __init__(self, n_fft, width=32, by_window=False):
         super().__init__()
-        self.n_fft = n_fft
+        self.n_fft, self.scale = n_fft, (8 / 3) ** 0.5 if by_window else 1.0  # a Hann window's power is 3/8 a sample
 
         def conv2d(i, o, kernel, stride=(1, 1), dilation=(1, 1)):
             padding = tuple((k - 1) * d // 2 for k, d in zip(kernel, dilation, strict=True))
@@ -28,7 +31,7 @@ class STFTDiscriminator(nn.Module):
 
     def forward(self, wav):
         spectrum = stft(wav, self.n_fft, self.n_fft // 4, normalized=True)
-        x = torch.cat([spectrum.real, spectrum.imag], 1).transpose(2, 3)
+        x = self.scale * torch.cat([spectrum.real, spectrum.imag], 1).transpose(2, 3)
         x = x.contiguous(memory_format=torch.channels_last)
         fmaps = []
         for layer in self.convs:
@@ -40,5 +43,5 @@ class STFTDiscriminator(nn.Module):
 class MultiScaleSTFTDiscriminator(Parallel):
     """One `STFTDiscriminator` a window length in samples, hop a quarter of it."""
 
-    def __init__(self, n_ffts=(1024, 2048, 512, 256, 128), width=32):
-        super().__init__(STFTDiscriminator(n_fft, width) for n_fft in n_ffts)
+    def __init__(self, n_ffts=(1024, 2048, 512, 256, 128), width=32, by_window=False):
+        super().__init__(STFTDiscriminator(n_fft, width, by_window) for n_fft in n_ffts)

@@ -26,6 +26,8 @@ class FrozenCodec(nn.Module):
         super().__init__()
         if normalise not in ("peak", "none"):
             raise ValueError(f"normalise is peak or none, not {normalise!r}")
+        if codec.channels > 1 or codec.chunk:
+            raise ValueError("separation needs a codec of one channel and without chunks")
         self.codec, self.sample_rate, self.normalise = codec, sample_rate, normalise
         for module in codec.modules():
             if parametrize.is_parametrized(module, "weight"):

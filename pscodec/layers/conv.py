@@ -44,11 +44,23 @@ def pad_ends(x, ends, mode):
 
     What is too short to be mirrored has zeros after it while that is done, as in EnCodec's public code.
     """
-    if mode == "zeros" or not any(ends):
-        return F.pad(x, ends)
-    missing = max(0, max(ends) + 1 - x.shape[-1])
-    padded = F.pad(F.pad(x, (0, missing)), ends, mode="reflect")
-    return padded[..., : padded.shape[-1] - missing]
+    if not any(ends):
+        return x
+    (left, right), n = ends, x.shape[-1]
+    if mode == "zeros":
+        beside = [x.new_zeros(len(x), x.shape[1], width) for width in ends]
+    elif max(ends) < n:
+        beside = [x[..., 1 : left + 1].flip(-1), x[..., n - 1 - right : n - 1].flip(-1)]
+    else:
+        return F.pad(F.pad(x, (0, max(ends) + 1 - n)), ends, mode="reflect")[..., : left + n + right]
+    return join_frames([beside[0], x, beside[1]])
+
+
+def join_frames(parts):
+    """Signals `[B, C, n]` one after the other, in the order in memory that the layers here want."""
+    if channels_last(parts[0].device):
+        return torch.cat([part.transpose(1, 2) for part in parts], 1).transpose(1, 2)
+    return torch.cat(parts, 2)
 
 
 class Conv1d(nn.Conv1d):

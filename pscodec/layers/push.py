@@ -14,7 +14,7 @@ sum is ahead of the other. The outputs are the whole pass's up to the rounding o
 import torch
 from torch import nn
 
-from pscodec.layers.conv import channels_last, pad_ends
+from pscodec.layers.conv import join_frames, pad_ends
 from pscodec.layers.packed import pack
 from pscodec.utils.errors import UserError
 
@@ -31,9 +31,7 @@ class Held:
             return x
         if x.shape[-1] == 0:
             return self.x
-        if channels_last(x.device):
-            return torch.cat([self.x.transpose(1, 2), x.transpose(1, 2)], 1).transpose(1, 2)
-        return torch.cat([self.x, x], 2)
+        return join_frames([self.x, x])
 
     def keep(self, x):
         self.x = x.clone()  # a view would keep all of a long piece alive
@@ -74,7 +72,7 @@ class PushFrames:
             self.held.keep(x)
             return x.new_empty(len(x), self.channels, 0)
         self.begun = True
-        x = _padded(x, (left, right), self.mode)[..., self.done :]
+        x = pad_ends(x, (left, right), self.mode)[..., self.done :]
         n = self._outputs(x.shape[-1])
         keep = max(0, min(n * self.stride, x.shape[-1] - self.tail))
         self.held.keep(x[..., keep:])
@@ -102,18 +100,6 @@ class PushConv(PushFrames):
         ends = (padding, padding) if padding else (left, right)
         mode = getattr(layer, "ends_mode", "zeros")
         super().__init__(pack(layer, padding=0, ends=(0, 0)), layer.out_channels, stride, ends[0], span, ends[1], mode)
-
-
-def _padded(x, ends, mode):
-    """`pad_ends`, in the order in memory that layers/conv wants."""
-    if not any(ends):
-        return x
-    if mode == "reflect":
-        return pad_ends(x, ends, mode)
-    parts, held = [x.new_zeros(len(x), n, x.shape[1]).transpose(1, 2) for n in ends], Held()
-    held.x = parts[0]
-    held.x = held.add(x)
-    return held.add(parts[1])
 
 
 class PushOverlap:

@@ -23,6 +23,9 @@ FUNCTIONS = {
     *(F.leaky_relu, F.relu, F.elu, F.gelu, F.silu, F.softplus),
 }
 METHODS = {
+    "abs",
+    "angle",
+    "log",
     "add",
     "sub",
     "mul",

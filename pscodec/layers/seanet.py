@@ -51,17 +51,22 @@ class Crop(nn.Module):
 
 
 class ResidualUnit(nn.Module):
-    """Two convolutions, the first dilated and half as wide, beside a 1x1 convolution. `[B, C, T]` -> `[B, C, T]`."""
+    """Two convolutions, the first dilated, beside a shortcut. `[B, C, T]` -> `[B, C, T]`.
 
-    def __init__(self, make, channels, kernel_size=3, dilation=1):
+    `compress`: how much narrower it is between the two. `shortcut`: a 1x1 convolution (EnCodec), or nothing
+    (SoundStream).
+    """
+
+    def __init__(self, make, channels, kernel_size=3, dilation=1, compress=2, shortcut=True):
         super().__init__()
         self.block = nn.Sequential(
             nn.ELU(),
-            make.conv(channels, channels // 2, kernel_size, dilation=dilation),
+            make.conv(channels, channels // compress, kernel_size, dilation=dilation),
             nn.ELU(),
-            make.conv(channels // 2, channels, 1, gain=0.7),  # what two branches add up to begins as large as x
+            make.conv(channels // compress, channels, 1, gain=0.7),  # what two branches add up to begins as large as x
         )
-        self.shortcut = make.conv(channels, channels, 1, gain=0.5)  # no ELU, which halves the signal, before it
+        # no ELU, which halves the signal, before it
+        self.shortcut = make.conv(channels, channels, 1, gain=0.5) if shortcut else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.shortcut(x) + self.block(x)
@@ -71,7 +76,8 @@ class Encoder(nn.Module):
     """`wav` `[B, channels, L]` -> `z` `[B, latent_dim, L / hop_length]`, L a multiple of the product of `strides`.
 
     `width` channels after the first convolution, doubled at every stride, kernels twice the strides; before each,
-    `n_residual` units of dilation 1, 2, 4 ...; `n_lstm` LSTM layers (0: none) at the end.
+    `n_residual` units of dilation 1, `dilation_base`, its square ..., `unit` saying what else `ResidualUnit` is told;
+    `n_lstm` LSTM layers (0: none) at the end.
     """
 
     def __init__(
@@ -85,13 +91,15 @@ class Encoder(nn.Module):
         norm="weight",
         mode="reflect",
         channels=1,
+        dilation_base=2,
+        unit=None,
     ):
         super().__init__()
-        self.hop_length = math.prod(strides)
+        self.hop_length, self.channels = math.prod(strides), channels
         make = Convolutions(causal, norm, mode)
         layers = [make.conv(channels, width, 7)]
         for stride in strides:
-            layers += [ResidualUnit(make, width, dilation=2**i) for i in range(n_residual)]
+            layers += [ResidualUnit(make, width, dilation=dilation_base**i, **(unit or {})) for i in range(n_residual)]
             layers += [nn.ELU(), make.conv(width, 2 * width, 2 * stride, stride)]
             width *= 2
         layers += [ResidualLSTM(width, n_lstm)] if n_lstm else []
@@ -118,16 +126,18 @@ class Decoder(nn.Module):
         norm="weight",
         mode="reflect",
         channels=1,
+        dilation_base=2,
+        unit=None,
     ):
         super().__init__()
-        self.hop_length = math.prod(strides)
+        self.hop_length, self.channels = math.prod(strides), channels
         make, width = Convolutions(causal, norm, mode), width * 2 ** len(strides)
         layers = [make.conv(latent_dim, width, 7)]
         layers += [ResidualLSTM(width, n_lstm)] if n_lstm else []
         for stride in strides:
             layers += [nn.ELU(), make.upsample(width, width // 2, stride)]
             width //= 2
-            layers += [ResidualUnit(make, width, dilation=2**i) for i in range(n_residual)]
+            layers += [ResidualUnit(make, width, dilation=dilation_base**i, **(unit or {})) for i in range(n_residual)]
         last = make.conv(width, channels, 7, gain=0.1)  # no louder than speech at first
         self.layers = nn.Sequential(*layers, nn.ELU(), last)
 

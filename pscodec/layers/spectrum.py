@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pscodec.features import Magnitude, hann, mel_filters
+from pscodec.features import Magnitude, RealFFT, hann, mel_filters
 from pscodec.layers.push import PushFrames, PushOverlap
 
 
@@ -53,16 +53,42 @@ class MelFrames(nn.Module):
         return PushFrames(self.frames, self.n_mels, self.hop_length, self.margin, self.n_fft)
 
 
+class ComplexFrames(nn.Module):
+    """`wav` `[B, 1, T * hop_length]` -> complex `[B, n_fft // 2 + 1, T]`, zeros around the waveform.
+
+    The Hann window, of `win_length` samples (None: n_fft), stands in the middle of a frame. In float32.
+    """
+
+    def __init__(self, hop_length, n_fft=1024, win_length=None):
+        super().__init__()
+        self.hop_length, self.n_fft, self.win_length = hop_length, n_fft, win_length or n_fft
+        self.margin = _margin(n_fft, hop_length)
+
+    def forward(self, wav):
+        return self.transform(F.pad(wav, (self.margin, self.margin)))
+
+    def transform(self, wav):
+        """`wav` `[B, 1, (T - 1) * hop_length + n_fft]`, without padding."""
+        with torch.autocast(wav.device.type, enabled=False):
+            frames = wav.float()[:, 0].unfold(-1, self.n_fft, self.hop_length)
+            return RealFFT.apply(frames * _window(self.n_fft, self.win_length, wav.device)).transpose(1, 2)
+
+    def push_form(self):
+        return PushFrames(self.transform, self.n_fft // 2 + 1, self.hop_length, self.margin, self.n_fft)
+
+
 class InverseSTFT(nn.Module):
     """`[B, n_fft + 2, T]`, log amplitude and phase of each bin -> `wav` `[B, 1, T * hop_length]`.
 
-    Windowed, overlapped and added, divided by what the windows add up to; in float32. Amplitudes end at exp(6), above
+    Windowed (Hann, of `win_length` samples in the middle of a frame; None: n_fft), overlapped and added, divided by
+    what the windows add up to; in float32. Amplitudes end at exp(6), above
     full scale, so that no step of training can make them infinite. Source: Siuzdak, Vocos (2023), section 3.2.
     """
 
-    def __init__(self, hop_length, n_fft=1280):
+    def __init__(self, hop_length, n_fft=1280, win_length=None):
         super().__init__()
         self.hop_length, self.n_fft, self.margin = hop_length, n_fft, _margin(n_fft, hop_length)
+        self.win_length = win_length or n_fft
 
     def forward(self, x):
         sums = self.overlap(x)
@@ -73,7 +99,8 @@ class InverseSTFT(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             amplitude, phase = x.float().chunk(2, 1)
             amplitude = amplitude.clamp(max=6).exp()
-            parts, window = (amplitude * phase.cos(), amplitude * phase.sin()), hann(self.n_fft, x.device)
+            parts = amplitude * phase.cos(), amplitude * phase.sin()
+            window = _window(self.n_fft, self.win_length, x.device)
             if torch.onnx.is_in_onnx_export():
                 add = functools.partial(F.conv_transpose1d, stride=self.hop_length)
                 wav = add(torch.cat(parts, 1), _dft(self.n_fft, inverse=True)[:, None])
@@ -98,6 +125,12 @@ def overlap_add(frames, hop_length):
     hops = F.pad(frames, (0, n_hops * hop_length - length)).unflatten(2, (n_hops, hop_length))
     total = sum(F.pad(hops[:, :, i], (0, 0, i, n_hops - 1 - i)) for i in range(n_hops))
     return total.flatten(1)[:, : (n_frames - 1) * hop_length + length]
+
+
+def _window(n_fft, win_length, device):
+    """A Hann window of `win_length` in the middle of `n_fft` samples."""
+    rest = n_fft - win_length
+    return F.pad(hann(win_length, device), (rest // 2, rest - rest // 2)) if rest else hann(n_fft, device)
 
 
 def _divided(sums):

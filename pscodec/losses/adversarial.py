@@ -26,7 +26,8 @@ class LeastSquaresGenerator(nn.Module):
     adversarial = True
 
     def forward(self, evidence):
-        return sum((1 - logits.float()).pow(2).mean() for logits in evidence.fake.logits)
+        judged = zip(evidence.fake.weights, evidence.fake.logits, strict=True)
+        return sum(weight * (1 - logits.float()).pow(2).mean() for weight, logits in judged)
 
 
 class HingeGenerator(nn.Module):
@@ -40,30 +41,36 @@ class HingeGenerator(nn.Module):
 
     def forward(self, evidence):
         logits = [x.float() for x in evidence.fake.logits]
-        return sum((torch.relu(1 - x) if self.clipped else -x).mean() for x in logits) / len(logits)
+        terms = [(torch.relu(1 - x) if self.clipped else -x).mean() for x in logits]
+        return sum(w * term for w, term in zip(evidence.fake.weights, terms, strict=True)) / len(terms)
 
 
 class FeatureMatching(nn.Module):
     """Eq. (9): mean over discriminators and hidden layers of the mean absolute difference of feature maps.
 
     `relative` divides each by the mean magnitude of the real one (EnCodec, eq. 2). `summed` is HiFi-GAN's: the sum
-    instead of the mean, with the logits as one more layer.
+    instead of the mean, with the logits as one more layer unless `logits` is false (DAC).
     """
 
     adversarial = True
 
-    def __init__(self, relative=False, summed=False):
+    def __init__(self, relative=False, summed=False, logits=None):
         super().__init__()
         self.relative, self.summed = relative, summed
+        self.logits = summed if logits is None else logits
 
     def forward(self, evidence):
         terms = []
-        reals, fakes = evidence.real.fmaps, evidence.fake.fmaps
-        if self.summed:
-            reals, fakes = [*reals, evidence.real.logits], [*fakes, evidence.fake.logits]
-        for real_layers, fake_layers in zip(reals, fakes, strict=True):
+        both = map(self._layers, (evidence.real, evidence.fake))
+        for weight, real_layers, fake_layers in zip(evidence.fake.weights, *both, strict=True):
             for real, fake in zip(real_layers, fake_layers, strict=True):
                 real = real.detach()
-                term = (real - fake).abs().mean(dtype=torch.float32)
+                term = weight * (real - fake).abs().mean(dtype=torch.float32)
                 terms.append(term / real.abs().mean(dtype=torch.float32).clamp(min=1e-6) if self.relative else term)
         return sum(terms) if self.summed else sum(terms) / len(terms)
+
+    def _layers(self, judged):
+        """Those of each discriminator that are compared."""
+        if not self.logits:
+            return judged.fmaps
+        return [[*layers, logits] for layers, logits in zip(judged.fmaps, judged.logits, strict=True)]

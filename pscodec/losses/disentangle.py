@@ -27,18 +27,20 @@ class DRL(nn.Module):
     """Eq. (4): weighted sum of the similarities of z_q, z_vp and z_mel, mean over the batch.
 
     `sign`: `raw` minimises the similarity as the paper writes it, down to anti-correlation; `abs` and `relu` are
-    content at zero. Pairs with a latent that the codec does not have count nothing.
+    content at zero. Pairs with a latent that the codec does not have count nothing. `stopgrad`: latents that are only
+    looked at, `[z_q]`, say, so that the prompts move away from the codes and not the codes from the prompts.
     """
 
-    def __init__(self, q_mel=2.0, q_vp=5.0, vp_mel=1.0, c1=0.01, c2=0.03, over="utterance", sign="raw"):
+    def __init__(self, q_mel=2.0, q_vp=5.0, vp_mel=1.0, c1=0.01, c2=0.03, over="utterance", sign="raw", stopgrad=()):
         super().__init__()
         if sign not in ("raw", "abs", "relu"):
             raise ValueError(f"the sign of DRL is raw, abs or relu, not {sign!r}")
         self.pairs = {("z_q", "z_mel"): q_mel, ("z_q", "z_vp"): q_vp, ("z_vp", "z_mel"): vp_mel}
-        self.c1, self.c2, self.over, self.sign = c1, c2, over, sign
+        self.c1, self.c2, self.over, self.sign, self.stopgrad = c1, c2, over, sign, tuple(stopgrad)
 
     def forward(self, evidence):
         latents = evidence.output.latents
+        latents = {name: z.detach() if name in self.stopgrad else z for name, z in latents.items()}
         total = evidence.output.wav_hat.new_zeros(())
         for (a, b), weight in self.pairs.items():
             if a in latents and b in latents:

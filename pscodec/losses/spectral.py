@@ -17,19 +17,48 @@ class WavL1(nn.Module):
 class MultiMelL1(nn.Module):
     """Sum over window lengths (samples) of the mean absolute difference of log-Mel spectrograms.
 
-    Hops are a quarter of the windows unless `hops` says otherwise. What lies below `floor` (magnitude of an unscaled
-    STFT) in both signals counts as equal.
+    Hops are a quarter of the windows unless `hops` says otherwise; `n_mels` is one number, or one for each window. What
+    lies below `floor` (magnitude of an unscaled STFT) in both signals counts as equal.
     """
 
     def __init__(self, sample_rate=24000, windows=(256, 512, 1024, 2048, 4096), n_mels=80, floor=1e-5, hops=None):
         super().__init__()
         hops = hops or [w // 4 for w in windows]
+        n_mels = [n_mels] * len(windows) if isinstance(n_mels, int) else n_mels
         self.mels = nn.ModuleList(
-            LogMel(sample_rate, window, hop, n_mels, floor=floor) for window, hop in zip(windows, hops, strict=True)
+            LogMel(sample_rate, *sizes, floor=floor) for sizes in zip(windows, hops, n_mels, strict=True)
         )
 
     def forward(self, evidence):
         return sum(F.l1_loss(mel(evidence.output.wav_hat), mel(evidence.wav)) for mel in self.mels)
+
+
+class MultiMelL2(MultiMelL1):
+    """The same with the mean squared difference (APCodec)."""
+
+    def forward(self, evidence):
+        return sum(F.mse_loss(mel(evidence.output.wav_hat), mel(evidence.wav)) for mel in self.mels)
+
+
+class MultiMelL1LogL2(nn.Module):
+    """Mean over window lengths s (samples) of the mean absolute difference of Mel spectrograms, and sqrt(s / 2) times
+    the root mean squared one of their logarithms: 64 bands, hops of a quarter.
+
+    Source: Zeghidour et al., SoundStream (2021), eqs. 4 and 5, with means for its sums, so that lengths say nothing.
+    """
+
+    def __init__(self, sample_rate=24000, windows=(64, 128, 256, 512, 1024, 2048), n_mels=64, floor=1e-5):
+        super().__init__()
+        self.mels = nn.ModuleList(LogMel(sample_rate, window, window // 4, n_mels, floor=floor) for window in windows)
+
+    def forward(self, evidence):
+        return sum(self._distance(mel, evidence) for mel in self.mels) / len(self.mels)
+
+    def _distance(self, mel, evidence):
+        made, wanted = (mel.mel(wav) for wav in (evidence.output.wav_hat, evidence.wav))
+        logs = made.clamp(min=mel.floor).log() - wanted.clamp(min=mel.floor).log()
+        root = logs.square().mean((-1, -2)).add(1e-12).sqrt()
+        return (made - wanted).abs().mean() + (mel.n_fft / 2) ** 0.5 * root.mean()
 
 
 class MultiMelL1L2(nn.Module):

@@ -24,13 +24,18 @@ class Codec(nn.Module):
     - `side(prompt)`, which computes that, `synthesise(z_q, side)`, which makes use of it, and `no_side(z_q)`, what
       stands for it where nothing is sent.
 
-    Raises ValueError where encoder and decoder disagree about the samples of a frame.
+    `chunk`: samples that are coded at once, apart from all others and at a level of their own (`level`), which is sent;
+    two neighbours share `overlap` of them (pscodec/chunks.py). 0: a recording is one whole.
+
+    Raises ValueError where encoder and decoder disagree about the samples of a frame, or channels.
     """
 
     sees: tuple[str, ...] = ()
     side_of = "speaker"
     side_sizes: dict[str, int | None] = {}
     frozen: tuple[str, ...] = ()
+    chunk, overlap = 0, 0
+    piece = 2  # seconds computed at once of what is at hand of a recording; longer ones cost memory and gain no speed
     activation = "leaky_relu"  # between its layers: leaky_relu | elu | snake
 
     def __init__(self, encoder, quantizer, decoder, sample_rate=24000, **parts):
@@ -39,6 +44,9 @@ class Codec(nn.Module):
             raise ValueError(
                 f"encoder strides give {encoder.hop_length} samples a frame, decoder strides {decoder.hop_length}"
             )
+        self.channels, heard = (getattr(part, "channels", 1) for part in (encoder, decoder))
+        if self.channels != heard:
+            raise ValueError(f"{self.channels} channels in the encoder, {heard} in the decoder")
         self.sample_rate, self.hop_length = sample_rate, encoder.hop_length
         self.encoder, self.quantizer = encoder, quantizer
         for name, part in parts.items():
@@ -63,7 +71,7 @@ class Codec(nn.Module):
         return self
 
     def forward(self, wav: Tensor, prompt: Prompt | None = None) -> CodecOutput:
-        """The training pass. `wav` `[B, 1, L]`, L a multiple of hop_length; the latents are kept for the losses."""
+        """The training pass. `wav` `[B, C, L]`, L a multiple of hop_length; the latents are kept for the losses."""
         z = self.encoder(wav)
         quantized = self.quantizer(z)
         side = self.side(prompt)
@@ -71,7 +79,7 @@ class Codec(nn.Module):
         return CodecOutput(wav_hat, quantized, {"z": z, "z_q": quantized.z_q, **side}, {"quant": quantized.loss})
 
     def synthesise(self, z_q: Tensor, side: dict[str, Tensor]) -> Tensor:
-        """`z_q` `[B, D, T]` and what `side` gave ({}: nothing was sent) -> `wav_hat` `[B, 1, T * hop_length]`."""
+        """`z_q` `[B, D, T]` and what `side` gave ({}: nothing was sent) -> `wav_hat` `[B, C, T * hop_length]`."""
         return self.decoder(z_q)
 
     @property
@@ -94,18 +102,19 @@ class Codec(nn.Module):
         return self.n_q * math.log2(self.codebook_size) * self.frame_rate
 
     def pad(self, wav: Tensor) -> Tensor:
-        """Zeros at the end of `wav` `[B, 1, L]` up to whole frames, at least one."""
+        """Zeros at the end of `wav` `[B, C, L]` up to whole frames, at least one."""
         length = max(1, -(-wav.shape[-1] // self.hop_length)) * self.hop_length
         return F.pad(wav, (0, length - wav.shape[-1]))
 
     @torch.inference_mode()
     def encode(self, wav: Tensor) -> Tensor:
-        """`wav` `[B, 1, L]` at `sample_rate` -> codes `[B, K, ceil(L / hop_length)]` int64."""
+        """`wav` `[B, C, L]` at `sample_rate`, of a codec with chunks one of each, divided by its level -> codes
+        `[B, K, ceil(L / hop_length)]` int64."""
         return self.quantizer(self.encoder(self.pad(wav))).codes
 
     @torch.inference_mode()
     def decode(self, codes: Tensor, side: dict[str, Tensor], n_samples: int | None = None) -> Tensor:
-        """Codes `[B, K, T]` and `side(prompt)` -> `[B, 1, n_samples]` (None: all T * hop_length samples)."""
+        """The inverse: codes and `side(prompt)` -> `[B, C, n_samples]` (None: all T * hop_length samples)."""
         return self.synthesise(self.quantizer.decode(codes), side)[..., :n_samples]
 
     @property

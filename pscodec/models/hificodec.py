@@ -20,8 +20,11 @@ class HifiCodec(Codec):
     def load_public(self, states):
         """Take the weights that HifiCodec's authors' code writes: `states` has `encoder`, `quantizer`, `generator`.
 
-        Raises ValueError where they do not fit this configuration (norm: group, weight norm in place).
+        Raises ValueError where they do not fit this configuration (norm: group, weight norm in place), or the decoder
+        has another slope than theirs before its last layer, which weights do not show.
         """
+        if self.decoder.last_slope != SLOPE:
+            raise ValueError(f"the public HifiCodec's decoder ends with a slope of {SLOPE} (last_slope)")
         n_kernels = len(self.encoder.mrfs[0].blocks)
         renamed = {}
         for part, ours in (("encoder", "encoder"), ("generator", "decoder"), ("quantizer", "quantizer")):
@@ -82,16 +85,23 @@ class Encoder(nn.Module):
         self.last = conv(width, latent_dim, 3, weight_norm=False)
 
     def forward(self, wav):
-        x = self.first(wav)
-        for down, mrf in zip(self.downs, self.mrfs, strict=True):
+        return self.finish(self.blocks(self.first(wav)))
+
+    def blocks(self, x, which=slice(None)):
+        """The blocks that `which` says, one after another."""
+        for down, mrf in list(zip(self.downs, self.mrfs, strict=True))[which]:
             x = mrf(down(F.leaky_relu(x, SLOPE)))
+        return x
+
+    def finish(self, x):
         return self.last(F.leaky_relu(x)).float()  # slope 0.01 here, as in the public code
 
 
 class Decoder(nn.Module):
     """`z` `[B, latent_dim, T]` -> `wav_hat` `[B, 1, T * product of strides]` in [-1, 1].
 
-    `width` channels after the first convolution, halved by every block.
+    `width` channels after the first convolution, halved by every block. `last_slope`: of the leaky ReLU before the last
+    convolution: HiFi-GAN's is 0.01, torch's default; HifiCodec's public code says 0.1.
     """
 
     def __init__(
@@ -102,8 +112,10 @@ class Decoder(nn.Module):
         up_kernels=None,
         kernels=(3, 7, 11),
         dilations=(1, 3, 5),
+        last_slope=0.01,
     ):
         super().__init__()
+        self.last_slope = last_slope
         up_kernels = up_kernels or [2 * s for s in strides]
         self.hop_length = math.prod(strides)
         self.first = conv(latent_dim, width, 7)
@@ -115,7 +127,13 @@ class Decoder(nn.Module):
         self.last = conv(width, 1, 7, gain=0.1)
 
     def forward(self, z):
-        x = self.first(z)
-        for up, mrf in zip(self.ups, self.mrfs, strict=True):
+        return self.finish(self.blocks(self.first(z)))
+
+    def blocks(self, x, which=slice(None)):
+        """The blocks that `which` says, one after another."""
+        for up, mrf in list(zip(self.ups, self.mrfs, strict=True))[which]:
             x = mrf(up(F.leaky_relu(x, SLOPE)))
-        return torch.tanh(self.last(F.leaky_relu(x)).float())
+        return x
+
+    def finish(self, x):
+        return torch.tanh(self.last(F.leaky_relu(x, self.last_slope)).float())

@@ -26,12 +26,13 @@ class Block(nn.Module):
     """MHSA, MHCA, FFN; each behind a layer norm, before a dropout, beside a skip connection. `x` `[B, T, C]`.
 
     MHSA is fig. 6's: a group norm and self-attention between two 1x1 convolutions (qkv and output), which are linear
-    layers over the channels. In MHCA the one query is z_mel, so that it gives one vector, added to every frame.
-    The last layer of each begins at zero, so that training sets out from the plain sum of PSCodec-Base.
+    layers over the channels. In MHCA the one query is z_mel, so that it gives one vector c, added to every frame; with
+    `add_query` z_mel itself is added too. The last layer of each begins at zero, so that training sets out from a sum.
     """
 
-    def __init__(self, channels, n_heads, hidden, n_groups, dropout):
+    def __init__(self, channels, n_heads, hidden, n_groups, dropout, add_query=False):
         super().__init__()
+        self.add_query = add_query
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(channels) for _ in range(3))
         self.group_norm = GroupNorm(n_groups, channels)
         self.mhsa = SelfAttention(channels, n_heads)
@@ -47,7 +48,7 @@ class Block(nn.Module):
     def forward(self, x, query=None, mask=None):
         x = x + self.dropout(self.mhsa(self.group_norm(self.norm1(x), mask), mask))
         if query is not None:
-            x = x + self.dropout(self.mhca(query, self.norm2(x), mask))
+            x = x + self.dropout(self.mhca(query, self.norm2(x), mask)) + (query if self.add_query else 0)
         return x + self.dropout(self.ffn(self.norm3(x)))
 
 
@@ -57,21 +58,41 @@ class CasAN(nn.Module):
     Z_vp is added to Z_q; `n_blocks` blocks follow, each looking at the stream with Z_mel as its query. `mask` `[B, T]`
     is True for the frames that belong to each item of a padded batch.
 
+    `query` says how Z_mel reaches the stream h, where the paper does not (fig. 5 sums around MHCA, and the sum must
+    keep h, or nothing of the codes is left): `context` adds what attention finds, h + c, so that Z_mel only steers its
+    weights; `context_plus_query` adds both, h + c + Z_mel, in every block; `sum` adds Z_mel once, to Z_q + Z_vp.
+
     Attention and group norm look at all frames, so in use a stream of more than `context` frames (0: never) is fused in
     windows of `context` frames, of which the middle half is kept: time and memory then grow with the length, not with
     its square. Up to `context` frames the result is that of the whole; beyond, a frame sees a quarter of `context` at
     least on either side. Training, on a second at a time, always sees the whole.
     """
 
-    def __init__(self, latent_dim=512, n_blocks=6, n_heads=4, hidden=2048, n_groups=32, dropout=0.0, context=3000):
+    def __init__(
+        self,
+        latent_dim=512,
+        n_blocks=6,
+        n_heads=4,
+        hidden=2048,
+        n_groups=32,
+        dropout=0.0,
+        context=3000,
+        query="context",
+    ):
         super().__init__()
         if context % 4:
             raise ValueError(f"a context of {context} frames does not divide into quarters")
-        self.context = context
-        self.blocks = nn.ModuleList(Block(latent_dim, n_heads, hidden, n_groups, dropout) for _ in range(n_blocks))
+        if query not in ("context", "context_plus_query", "sum"):
+            raise ValueError(f"query is context, context_plus_query or sum, not {query!r}")
+        self.context, self.query = context, query
+        sizes = latent_dim, n_heads, hidden, n_groups, dropout, query == "context_plus_query"
+        self.blocks = nn.ModuleList(Block(*sizes) for _ in range(n_blocks))
 
     def forward(self, z_q, z_vp=None, z_mel=None, mask=None):
-        x = (z_q if z_vp is None else z_q + z_vp).transpose(1, 2)
+        x = z_q if z_vp is None else z_q + z_vp
+        if self.query == "sum" and z_mel is not None:
+            x = x + z_mel
+        x = x.transpose(1, 2)
         query = None if z_mel is None else z_mel.transpose(1, 2)
         if self.training or not self.context or x.shape[1] <= self.context:
             return self._cascade(x, query, mask).transpose(1, 2)

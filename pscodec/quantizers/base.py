@@ -1,5 +1,7 @@
 """What a codec asks of its quantizer."""
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from pscodec.types import Quantized
@@ -42,3 +44,12 @@ class Quantizer(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """Codes `[B, K, T]`, K one of `n_q_choices` -> `z_q` `[B, D, T]`."""
         raise NotImplementedError
+
+
+def draw_n_q(rng: np.random.Generator, n_items: int, choices, dropout: float) -> dict[str, Tensor]:
+    """For a step's plan: the numbers of codebooks that its items are decoded from, `n_q` `[n_items]`: for the share
+    `dropout` of them any smaller one of `choices`, for the others the largest. {} where there is nothing to draw."""
+    if not dropout or len(choices) < 2:
+        return {}
+    fewer = rng.choice(choices[:-1], n_items)
+    return {"n_q": torch.from_numpy(np.where(rng.random(n_items) < dropout, fewer, choices[-1]))}

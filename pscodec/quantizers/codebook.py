@@ -19,6 +19,7 @@ class Codebook(nn.Module):
     `kmeans_steps` > 0 starts from k-means over the first training batch, 0 from U(-1/size, 1/size).
     `restart_after` > 0 replaces an entry unused for that many training steps by a random vector of the batch;
     `restart_below` > 0, of `ema` codebooks, one whose running mean of uses a step is less (EnCodec, section 3.2).
+    `direction`: nearest is what points most the same way, whatever its length (DAC, section 3.2).
 
     A training step is a pass in training mode with gradients on. Where it takes several (gradient accumulation), the
     last, as `plan` says, learns from the vectors of all. K-means cannot wait for them and sees the first pass's; `ema`
@@ -27,15 +28,19 @@ class Codebook(nn.Module):
 
     plan: Plan | None = None
 
-    def __init__(self, size, dim, update="grad", decay=0.99, kmeans_steps=10, restart_after=200, restart_below=0):
+    def __init__(
+        self, size, dim, update="grad", decay=0.99, kmeans_steps=10, restart_after=200, restart_below=0, direction=False
+    ):
         super().__init__()
         if update not in ("grad", "ema"):
             raise ValueError(f"a codebook's update is grad or ema, not {update!r}")
         if restart_below and update != "ema":
             raise ValueError("restart_below counts uses as ema codebooks do")
-        self.size, self.update, self.decay = size, update, decay
+        self.size, self.update, self.decay, self.direction = size, update, decay, direction
         self.kmeans_steps, self.restart_after, self.restart_below = kmeans_steps, restart_after, restart_below
         self.entries = nn.Parameter(torch.empty(size, dim).uniform_(-1 / size, 1 / size), update == "grad")
+        if direction:
+            nn.init.normal_(self.entries)  # of any length: all directions are there
         self.parts = []  # vectors and codes of this step's passes
         self.register_buffer("started", torch.tensor(kmeans_steps == 0))
         self.register_buffer("idle", torch.zeros(size, dtype=torch.long))  # training steps since each was last chosen
@@ -64,13 +69,16 @@ class Codebook(nn.Module):
     def nearest_few(self, x, n):
         """The squared distances of the `n` entries nearest to `x` `[..., dim]`, and their codes: `[..., n]` each."""
         few = self._distances(x).topk(min(n, self.size), largest=False)
-        return few.values + x.float().pow(2).sum(-1, keepdim=True), few.indices
+        return few.values + self._directed(x.float()).pow(2).sum(-1, keepdim=True), few.indices
 
     def _distances(self, x):
         """|x - e|^2 less |x|^2, which is the same for every entry e."""
         with torch.autocast(x.device.type, enabled=False):
-            entries = self.entries.float()
-            return entries.pow(2).sum(1) - 2 * x.float() @ entries.T
+            entries, x = self._directed(self.entries.float()), self._directed(x.float())
+            return entries.pow(2).sum(1) - 2 * x @ entries.T
+
+    def _directed(self, x):
+        return F.normalize(x, dim=-1) if self.direction else x
 
     def lookup(self, codes):
         """Entries `[..., dim]` of `codes` `[...]`; differentiable with respect to the entries."""

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pscodec.quantizers.base import Quantizer
+from pscodec.quantizers.base import Quantizer, draw_n_q
 from pscodec.quantizers.codebook import Codebook
 from pscodec.types import Plan, Quantized
 
@@ -138,7 +138,8 @@ class GroupResidualVQ(Quantizer):
         return [layer for group in self.groups for layer in group.layers]
 
     def forward(self, z: Tensor) -> Quantized:
-        n_q = self.plan.drawn.get("n_q", self.n_q) if self.training and self.plan else self.n_q
+        planned = self.training and self.plan and (self.drawn or self.dropout)  # a codec may have another, of tokens
+        n_q = self.plan.drawn.get("n_q", self.n_q) if planned else self.n_q
         n_q = n_q // len(self.groups)
         parts = [group(part, n_q) for group, part in zip(self.groups, z.chunk(len(self.groups), 1), strict=True)]
         return Quantized(
@@ -151,11 +152,7 @@ class GroupResidualVQ(Quantizer):
         """For a step's plan: one number of codebooks, or those that each item is decoded from, `[n_items]`."""
         if self.drawn:
             return {"n_q": int(rng.choice(self.drawn))}
-        if not self.dropout or len(self.n_q_choices) < 2:
-            return {}
-        fewer = rng.choice(self.n_q_choices[:-1], n_items)
-        n_q = np.where(rng.random(n_items) < self.dropout, fewer, self.n_q_choices[-1])
-        return {"n_q": torch.from_numpy(n_q)}
+        return draw_n_q(rng, n_items, self.n_q_choices, self.dropout)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes of all codebooks or of the first of each group, `[B, <= n_q, T]` -> `z_q` `[B, D, T]`."""

@@ -61,14 +61,14 @@ class Plain:
 
 
 class Encodec:
-    """Its smallest bitrate, 1.5 kbit/s, the fastest."""
+    """Its smallest bitrate, 1.5 kbit/s, the fastest, unless told."""
 
-    def __init__(self):
+    def __init__(self, kbps=1.5):
         from encodec import EncodecModel
 
         self.package = import_module("encodec.compress")  # the package's own name `compress` is a function of it
         self.model = EncodecModel.encodec_model_24khz(pretrained=False).eval()
-        self.model.set_target_bandwidth(1.5)
+        self.model.set_target_bandwidth(kbps)
         self.model.name = "encodec_24khz"
         self.package.MODELS[self.model.name] = lambda: self.model  # decompress makes (and downloads) one at every call
 

@@ -15,7 +15,7 @@
 #
 # Options
 #   --stage N, --stop-stage N      first and last stage                                          (0, 7)
-#   --corpus NAME                  mini | libritts | ljspeech (tests only) | a folder | none: your own data dirs  (mini)
+#   --corpus NAME                  mini | libritts | ljspeech, vctk, aishell3 (tests only) | a folder | none: your own data dirs  (mini)
 #   --test-speakers N              speakers of a folder kept for test                            (a twentieth)
 #   --parts LIST                   parts of LibriTTS, comma separated                            (all)
 #   --config FILE                  the codec, or what of it differs                              (conf/pscodec_base.yaml)
@@ -69,13 +69,13 @@ ngpu=1
 . ../../../tools/parse_options.sh
 [ $# -eq 0 ] || { echo "error: run.sh: unexpected argument '$1' (--help lists the options)" >&2; exit 1; }
 
-name=$corpus tests=test controls=test others=
+name=$corpus tests=test controls=test others= tests_alone=false
 case $corpus in
     mini) tests="test test_unseen" others=pscodec_small_24k:1 ;;
     libritts) tests="test_clean test_other" controls= ;;
-    ljspeech) tests=test_ljspeech controls= ;;
+    ljspeech | vctk | aishell3) tests=test_$corpus controls= tests_alone=true ;;
     none) name=own ;;
-    *) name=$(basename "$corpus"); [ -d "$corpus" ] || { echo "error: no corpus '$corpus': mini, libritts, ljspeech, none, or a folder" >&2; exit 1; } ;;
+    *) name=$(basename "$corpus"); [ -d "$corpus" ] || { echo "error: no corpus '$corpus': mini, libritts, ljspeech, vctk, aishell3, none, or a folder" >&2; exit 1; } ;;
 esac
 [ "$compare" = unset ] || others=$compare
 preset=${preset:-$([ "$corpus" = mini ] && echo mini || echo paper)}
@@ -146,8 +146,8 @@ train() { # config experiment [options]
 }
 
 if at 3 "train ${first_config:-$config} (preset $preset) into ${parent:-$exp}"; then
-    if [ "$corpus" = ljspeech ]; then
-        echo "ljspeech is a test corpus: nothing to train (--exp names the codec to test)"
+    if [ "$tests_alone" = true ]; then
+        echo "$corpus is a test corpus: nothing to train (--exp names the codec to test)"
     elif [ -n "$own_parent" ]; then
         echo "the first training is given: $parent"
     else
@@ -156,7 +156,7 @@ if at 3 "train ${first_config:-$config} (preset $preset) into ${parent:-$exp}"; 
 fi
 
 if at 4 "train again ($config into $exp)"; then
-    if [ -z "$first_config" ] || [ "$corpus" = ljspeech ]; then
+    if [ -z "$first_config" ] || [ "$tests_alone" = true ]; then
         echo "no second training is configured for $(basename "$config")"
     else
         train "$config" "$exp" --parent "$parent"

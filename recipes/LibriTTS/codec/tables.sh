@@ -6,12 +6,14 @@
 #   bash tables.sh --tables "I III" --n-q 1             some tables, one codebook
 #   bash tables.sh --rows "base casan" --budget 1000    some systems, 1,000 steps each
 #   bash tables.sh --corpus libritts --run-args "--ngpu 8"
+#   bash tables.sh --paper encodec --tables "1 2"       those of the EnCodec paper (1 to 5)
 #
 # Writes OUT/tables.md and tables.tsv, figure7.*, an experiment a row (OUT/ROW_Nq) and the scores they gave (OUT/scores).
 # Called again it goes on: rows that are done are skipped, one that was interrupted continues. A row that fails does not
 # stop the others; at the end it is named and the status is 1. What is not there is printed as "-".
 #
 # Options
+#   --paper NAME        pscodec | encodec, whose --budget is the steps of each row             (pscodec)
 #   --corpus NAME       mini | libritts (and ljspeech, for table II) | a folder                (mini)
 #   --tables "I II"     tables to fill and print                                               (I II III IV V)
 #   --rows "base ..."   rows of paper/systems.tsv to train, with their parents                 (those of the tables)
@@ -27,4 +29,13 @@ set -euo pipefail
 cd "$(dirname "$0")"
 case " $* " in *" --help "* | *" -h "*) awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$(basename "$0")"; exit 0 ;; esac
 . ../../../tools/env.sh
-exec "$PYTHON" tables.py "$@"
+program=tables.py
+if [ "${1:-}" = --paper ]; then
+    case ${2:-} in
+        pscodec) ;;
+        encodec) program=encodec_tables.py ;;
+        *) echo "error: no tables of paper '${2:-}': pscodec, encodec" >&2; exit 1 ;;
+    esac
+    shift 2
+fi
+exec "$PYTHON" "$program" "$@"

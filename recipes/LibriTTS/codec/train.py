@@ -24,6 +24,7 @@ from pscodec.brains.codec import CodecBrain
 from pscodec.brains.plan import Planner
 from pscodec.brains.start import PARENT, THETA_0, start_from
 from pscodec.data.codec import Batches, SegmentPromptDataset, collate
+from pscodec.data.scenes import Scenes
 from pscodec.prompts.campplus import CAMPPlus, load_campplus
 from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError, one_line_errors
@@ -50,14 +51,27 @@ def datasets(hp):
         "sees": hp["codec"].sees,
         "hop_length": hp["codec"].hop_length,
         "sample_rate": hp["sample_rate"],
+        "channels": hp["codec"].channels,
         "prompt": hp["prompt"],
         "prompt_from": hp["prompt_from"],
         "voiceprint": hp["voiceprint"],
         "seed": hp["seed"],
     }
-    train = SegmentPromptDataset(hp["train_dir"], segment=hp["segment"], **common)
+    folders = [hp["train_dir"], *hp["source_dirs"]]
+    train = SegmentPromptDataset(folders, segment=hp["segment"], scenes=scenes(hp, folders), **common)
     dev = SegmentPromptDataset(hp["dev_dir"], segment=hp["valid_segment"], max_utts=hp["valid_utts"], **common)
     return train, dev
+
+
+def scenes(hp, folders):
+    weights = hp["source_weights"] or None
+    if weights and len(weights) != len(folders):
+        raise UserError(f"source_weights has {len(weights)} shares for {len(folders)} folders ({' '.join(folders)})")
+    if unknown := [name for name in hp["music_dirs"] if name not in folders]:
+        raise UserError(f"music_dirs: {unknown[0]} is neither train_dir nor one of source_dirs")
+    music = [name in hp["music_dirs"] for name in folders]
+    rooms = {"rooms": hp["room_dir"], "room_share": hp["room_share"], "rt60": hp["room_rt60"]}
+    return Scenes(weights, music, hp["mix_two"], hp["mix_three"], hp["gain"], **rooms, sample_rate=hp["sample_rate"])
 
 
 def loaders(hp, train, dev, world):

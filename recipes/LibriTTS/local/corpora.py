@@ -118,3 +118,24 @@ def walk_ljspeech(folder):
     with open(folder / "metadata.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE))
     return [Recording(row[0], "LJ", folder / "wavs" / f"{row[0]}.wav", row[-1]) for row in rows if row]
+
+
+def walk_vctk(folder):
+    """Recordings of VCTK 0.92 by its first microphone, with their texts; `p225-225_001` is the id of p225_001."""
+    folder, recordings = Path(folder), []
+    for path in sorted((folder / "wav48_silence_trimmed").glob("*/*_mic1.flac")):
+        name, spk = path.stem.removesuffix("_mic1"), path.parent.name
+        note = folder / "txt" / spk / f"{name}.txt"
+        text = " ".join(note.read_text(encoding="utf-8").split()) if note.is_file() else None
+        recordings.append(Recording(f"{spk}-{name[1:]}", spk, path, text))
+    return recordings
+
+
+def walk_aishell3(folder):
+    """Recordings of a part (train, test) of AISHELL-3; its texts have characters and pinyin in turn: the first stay."""
+    folder, texts = Path(folder), {}
+    for line in (folder / "content.txt").read_text(encoding="utf-8").splitlines():
+        name, _, words = line.partition("\t")
+        texts[Path(name).stem] = "".join(words.split()[::2])
+    paths = sorted((folder / "wav").glob("*/*.wav"))
+    return [Recording(f"{p.parent.name}-{p.stem}", p.parent.name, p, texts.get(p.stem)) for p in paths]

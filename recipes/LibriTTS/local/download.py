@@ -2,7 +2,7 @@
 
 python download.py --corpus mini                          Asterisk core sounds, 5 voices (else Mini LibriSpeech)
 python download.py --corpus libritts --parts dev-clean,test-clean
-python download.py --corpus ljspeech
+python download.py --corpus ljspeech                      or vctk, aishell3: for tests alone
 python download.py --corpus /my/recordings                a folder of speaker folders: only looked at
 """
 
@@ -34,6 +34,9 @@ MINI_LIBRISPEECH = {  # MD5, as OpenSLR publishes it
 }
 LJSPEECH_URL = "https://data.keithito.com/data/speech/LJSpeech-1.1.tar.bz2"
 LJSPEECH_SHA256 = "be1a30453f28eb8dd26af4101ae40cbf2c50413b1bb21936cbcdc6fae3de8aa5"
+VCTK_URL = "https://datashare.is.ed.ac.uk/bitstream/handle/10283/3443/VCTK-Corpus-0.92.zip"
+VCTK_SHA256 = "f96258be9fdc2cbff6559541aae7ea4f59df3fcaf5cf963aae5ca647357e359c"  # as in torchaudio's dataset class
+AISHELL3_WAVS = 88035  # OpenSLR publishes no checksum of it: the files are counted
 
 
 def fetch_mini(downloads):
@@ -61,6 +64,20 @@ def fetch_ljspeech(downloads, keep=False):
     fetch_archive(LJSPEECH_URL, downloads, "LJSpeech-1.1", LJSPEECH_SHA256, wavs=13100, keep=keep)
 
 
+def fetch_vctk(downloads, keep=False):
+    """VCTK 0.92 (CC-BY 4.0) into `downloads/VCTK-Corpus-0.92`."""
+    fetch_archive(VCTK_URL, Path(downloads) / "VCTK-Corpus-0.92", ".", VCTK_SHA256, keep=keep)
+
+
+def fetch_aishell3(downloads, keep=False):
+    """AISHELL-3 (OpenSLR 93, Apache 2.0) into `downloads/AISHELL-3`. Raises UserError if it has too few recordings."""
+    folder = Path(downloads) / "AISHELL-3"
+    fetch_archive(f"{OPENSLR}/93/data_aishell3.tgz", folder, ".", None, wavs=AISHELL3_WAVS, keep=keep)
+    found = sum(1 for _ in folder.rglob("*.wav"))
+    if found < AISHELL3_WAVS:
+        raise UserError(f"{folder}: {found} of {AISHELL3_WAVS} recordings; remove the folder and start again")
+
+
 def parse_parts(text):
     """A comma-separated list of LibriTTS parts. Raises UserError for an unknown one."""
     parts = [part for part in text.split(",") if part]
@@ -76,16 +93,20 @@ def look_at_folder(folder):
     """Check that a user's corpus is a folder of speaker folders; reading it is stage 1's. Raises UserError."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"--corpus {folder}: neither mini, libritts or ljspeech, nor a folder")
+        raise UserError(f"--corpus {folder}: neither mini, libritts, {', '.join(TESTS_ALONE)}, nor a folder")
     if not any(entry.is_dir() for entry in folder.iterdir()):
         raise UserError(f"--corpus {folder}: has no speaker folders; expected {folder}/<speaker>/<recording>")
+
+
+TESTS_ALONE = {"ljspeech": fetch_ljspeech, "vctk": fetch_vctk, "aishell3": fetch_aishell3}
 
 
 @one_line_errors
 def main(argv=None):
     """Command line of stage 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", default="mini", help="mini, libritts, ljspeech, or a folder of speaker folders")
+    names = f"mini, libritts, {', '.join(TESTS_ALONE)}, or a folder of speaker folders"
+    parser.add_argument("--corpus", default="mini", help=names)
     parser.add_argument("--downloads", default="downloads", type=Path, help="where corpora and weights go")
     parser.add_argument("--parts", default=LIBRITTS_DEFAULT, help="parts of LibriTTS, comma separated")
     parser.add_argument("--keep-archives", action="store_true", help="keep tar archives after unpacking")
@@ -95,8 +116,8 @@ def main(argv=None):
         fetch_mini(args.downloads)
     elif args.corpus == "libritts":
         fetch_libritts(args.downloads, parse_parts(args.parts), args.keep_archives)
-    elif args.corpus == "ljspeech":
-        fetch_ljspeech(args.downloads, args.keep_archives)
+    elif args.corpus in TESTS_ALONE:
+        TESTS_ALONE[args.corpus](args.downloads, args.keep_archives)
     else:
         look_at_folder(args.corpus)
     if not args.no_campplus:

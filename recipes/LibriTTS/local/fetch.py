@@ -9,6 +9,7 @@ import tarfile
 import time
 import urllib.error
 import urllib.request
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -90,11 +91,31 @@ def _transfer(url, part, timeout):
 
 
 def unpack(archive, folder):
-    """Unpack a tar archive (any compression) into `folder`, wholly; returns how many files it held.
+    """Unpack a zip or tar archive (any compression) into `folder`, wholly; returns how many files it held.
 
     Raises UserError for a broken or empty archive, and for members that are links or devices, or lie outside `folder`.
     """
     archive, folder = Path(archive), Path(folder)
+    files = _unzip(archive, folder) if zipfile.is_zipfile(archive) else _untar(archive, folder)
+    if files == 0:
+        raise UserError(f"{archive}: holds no files; remove it and start again")
+    return files
+
+
+def _unzip(archive, folder):
+    try:
+        with zipfile.ZipFile(archive) as found:
+            members = [member for member in found.infolist() if not member.is_dir()]
+            for member in progress(members, f"unpack {archive.name}", unit=" files"):
+                if member.filename.startswith("/") or ".." in Path(member.filename).parts:
+                    raise UserError(f"{archive}: refused, its member {member.filename} lies outside")
+                found.extract(member, folder)
+            return len(members)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{archive}: broken archive ({error}); remove it and start again") from None
+
+
+def _untar(archive, folder):
     # Pythons before 3.10.12 and 3.11.4 have no filter; the checks below stand in for it.
     safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     files = 0
@@ -112,13 +133,11 @@ def unpack(archive, folder):
         if error.errno is not None:  # a full disk and the like; bz2 and gzip report broken data as plain OSError
             raise
         raise UserError(f"{archive}: broken archive ({error}); remove it and start again") from None
-    if files == 0:
-        raise UserError(f"{archive}: holds no files; remove it and start again")
     return files
 
 
 def fetch_archive(url, folder, tree, expected, algorithm="sha256", wavs=None, keep=False):
-    """Download a tar archive into `folder` and unpack it there, once; it holds `folder/tree`.
+    """Download an archive into `folder` and unpack it there, once; it holds `folder/tree`.
 
     A marker in that tree says that it is whole; a tree that somebody else put there counts as whole if it holds the
     known number of .wav files, `wavs`. The archive is removed unless `keep`. Raises UserError as its two steps do.

@@ -3,6 +3,7 @@
   python prepare_data.py --corpus mini                      train dev test test_unseen
   python prepare_data.py --corpus libritts                  train dev test_clean test_other
   python prepare_data.py --corpus ljspeech                  test_ljspeech
+  python prepare_data.py --corpus vctk                      test_vctk, 100 utterances; aishell3 likewise
   python prepare_data.py --corpus /my/recordings            train dev test
   python prepare_data.py --validate data/mine data/other    only checks folders that you bring
 
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import corpora
 import splits as split
-from download import LIBRITTS, MINI_LIBRISPEECH
+from download import LIBRITTS, MINI_LIBRISPEECH, TESTS_ALONE
 
 from pscodec.data.kaldi import choose_prompts, read_table, validate_data_dir, write_data_dir, write_table
 from pscodec.utils.errors import UserError, one_line_errors
@@ -79,11 +80,33 @@ def prepare_ljspeech(args):
     return {"test_ljspeech": split.cap(utterances, args.seed, _most(args, "test"))}, left_out
 
 
+def prepare_vctk(args):
+    """100 utterances of VCTK, as many as TiCodec's tables have, drawn by the seed; their list is the data folder."""
+    folder = _present(args.downloads / "VCTK-Corpus-0.92", "stage 0, --corpus vctk")
+    return _hundred(args, "test_vctk", corpora.walk_vctk(folder))
+
+
+def prepare_aishell3(args):
+    """100 utterances of AISHELL-3's test part, likewise."""
+    folder = _present(args.downloads / "AISHELL-3", "stage 0, --corpus aishell3") / "test"
+    if not (folder / "content.txt").exists():
+        raise UserError(f"{folder}: has no content.txt; remove the folder and run stage 0")
+    return _hundred(args, "test_aishell3", corpora.walk_aishell3(folder))
+
+
+def _hundred(args, name, recordings):
+    most = 100 if args.max_test is None else args.max_test
+    # drawn before they are opened: the corpora have tens of thousands
+    drawn = split.cap(recordings, args.seed, most + most // 10 if most else 0)
+    utterances, left_out = _look(args, sorted(drawn, key=lambda r: r.utt), 0.0, float("inf"), decode=False)
+    return {name: split.cap(utterances, args.seed, most)}, left_out
+
+
 def prepare_folder(args):
     """A user's folder of speaker folders: from ten speakers on dev and test have their own, else share them."""
     folder = Path(args.corpus)
     if not folder.is_dir():
-        raise UserError(f"--corpus {folder}: neither mini, libritts or ljspeech, nor a folder")
+        raise UserError(f"--corpus {folder}: neither mini, libritts, {', '.join(TESTS_ALONE)}, nor a folder")
     recordings, left_out = corpora.walk_speakers(folder)
     if not recordings:
         raise UserError(f"--corpus {folder}: has no audio files in speaker folders ({folder}/<speaker>/<recording>)")
@@ -177,7 +200,8 @@ def validate(folders, prompts, seed, allow_pipes):
 def main(argv=None):
     """Command line of stage 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", default="mini", help="mini, libritts, ljspeech, or a folder of speaker folders")
+    names = f"mini, libritts, {', '.join(TESTS_ALONE)}, or a folder of speaker folders"
+    parser.add_argument("--corpus", default="mini", help=names)
     parser.add_argument("--downloads", default="downloads", type=Path, help="where stage 0 put the corpus")
     parser.add_argument("--data", default="data", type=Path, help="where the data folders go")
     parser.add_argument("--seed", default=0, type=int, help="of the splits and the prompts")
@@ -195,6 +219,7 @@ def main(argv=None):
     if args.validate:
         return validate(args.validate, args.add_prompts, args.seed, args.allow_pipes)
     prepare = {"mini": prepare_mini, "libritts": prepare_libritts, "ljspeech": prepare_ljspeech}
+    prepare |= {"vctk": prepare_vctk, "aishell3": prepare_aishell3}
     found, left_out = prepare.get(args.corpus, prepare_folder)(args)
     report_left_out(left_out, args.corpus)
     write_splits(args.data, found, args.corpus, args.seed)

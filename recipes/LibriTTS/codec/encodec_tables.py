@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+"""The EnCodec paper's tables with ours beside: `tables.sh --paper encodec` tells how it is called.
+
+A row of paper/encodec/systems.tsv is one training, scored with several numbers of codebooks: one call of run.sh, whose
+scores are in OUT/ID/compare/ID_K. Speeds (table 5) are measured here, on one thread, of networks of the paper's size.
+"""
+
+import argparse
+import shlex
+import subprocess
+import time
+from argparse import Namespace
+from pathlib import Path
+from statistics import median
+
+import torch
+from tables import read_options, scalars, scaled
+
+from pscodec.commands.bench import load, network
+from pscodec.metrics.summary import CODEC, mean_ci, read_scores
+from pscodec.streaming import StreamEncoder
+from pscodec.utils.errors import UserError, one_line_errors
+from pscodec.utils.files import write_text
+from pscodec.utils.hparams import compose, resolve
+
+HERE = Path(__file__).parent
+PAPER = HERE / "paper/encodec"
+TITLES = {
+    "1": "bandwidths, 24 kHz, streamable",
+    "2": "discriminators, 6 kbit/s",
+    "3": "streamable or not, balanced or not, one bandwidth or many, 6 kbit/s",
+    "4": "stereo at 48 kHz",
+    "5": "latency and speed, 6 kbit/s, one thread",
+}
+COLUMNS = {
+    "bandwidth": "kbit/s",
+    "coded": "entropy coded",
+    "si_snr": "SI-SNR ↑",
+    "visqol": "ViSQOL ↑",
+    "mushra": "MUSHRA ↑",
+    "latency": "latency, ms",
+    "encode": "encode, x real time",
+    "decode": "decode, x real time",
+    "encode_coded": "encode + EC",
+    "decode_coded": "decode + EC",
+}
+DIGITS = {"latency": 0, "encode": 1, "decode": 1, "bandwidth": 1, "coded": 1}
+SPEED = {"seconds": 4.0, "rounds": 3}
+OPTIONAL = {"stereo"}  # rows that are trained only where --rows names them
+
+
+def read_table(path):
+    """Rows of a .tsv of paper/encodec as dicts of text, without its notes."""
+    lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line and line[0] != "#"]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+
+
+def command(row, args):
+    """What trains and scores `row`, words."""
+    exp = args.out / row["id"]
+    others = " ".join(f"{exp}:{k}" for k in row["n_q"].split())
+    options = read_options(args.train_args) | read_options(row["train_args"].strip("-") and row["train_args"])
+    if args.budget:
+        presets = [] if args.preset == "paper" else [HERE / f"conf/presets/{args.preset}.yaml"]
+        values = scalars(resolve(compose(HERE / row["config"], presets), options))
+        options |= {key: str(value) for key, value in scaled(values, args.budget).items()}
+    words = " ".join(f"--{key} {value}" for key, value in options.items())  # which run.sh splits at spaces
+    run = ["bash", HERE / "run.sh", "--config", row["config"], "--exp", exp, "--corpus", args.corpus]
+    run += ["--preset", args.preset, "--compare", others, "--stop-stage", "6", "--train-args", words]
+    return [*map(str, run), *shlex.split(args.run_args)]
+
+
+def scores_of(out, row, n_q):
+    """Path of the scores of `row` with so many codebooks."""
+    return out / row["id"] / "compare" / f"{row['id']}_{n_q}" / "scores.tsv"
+
+
+def done(row, out):
+    return all(scores_of(out, row, k).is_file() for k in row["n_q"].split())
+
+
+def measured(path):
+    """Means over utterances of a scores.tsv, of what the tables show: {} where it is not there."""
+    if not path.is_file():
+        return {}
+    rows = [row for row in read_scores(path) if row["condition"] == CODEC]
+    means = {name: mean_ci([row[name] for row in rows if name in row])["mean"] for name in ("si_snr", "visqol")}
+    rate = mean_ci([row["bitrate_codes"] for row in rows if "bitrate_codes" in row])["mean"]
+    return {**means, "bandwidth": None if rate is None else rate / 1000}
+
+
+def speed(row, n_q, seconds, rounds):
+    """Latency and speeds of a network of the paper's size and random weights."""
+    coder = load(Namespace(exp=None, config=HERE / row["config"], preset=[]), "auto")
+    model = coder.model
+    model.quantizer.n_q = n_q
+    encode, decode = network(coder)
+    wav, times = 0.1 * torch.randn(1, model.channels, round(seconds * model.sample_rate)), {"encode": [], "decode": []}
+    for i in range(-1, rounds):
+        start = time.perf_counter()
+        codes = encode(wav)
+        middle = time.perf_counter()
+        decode(codes)
+        if i >= 0:
+            times["encode"].append(middle - start)
+            times["decode"].append(time.perf_counter() - middle)
+    latency = (model.chunk or StreamEncoder(model).latency) / model.sample_rate
+    return {"latency": 1000 * latency, **{way: seconds / median(found) for way, found in times.items()}}
+
+
+def lines_of(table, systems, out, speeds):
+    """Pairs (the paper's row, ours: column -> number or None) of a table."""
+    lines = []
+    for quoted in read_table(PAPER / f"table{table}.tsv"):
+        row, own = systems.get(quoted["row"]), {}
+        if row and table == "5":
+            own = speeds.get(row["id"], {})
+        elif row:
+            own = measured(scores_of(out, row, quoted["n_q"]))
+        lines.append((quoted, own))
+    return lines
+
+
+def cell(value, column):
+    if value in (None, "-"):
+        return "-"
+    return f"{float(value):.{DIGITS.get(column, 2)}f}"
+
+
+def markdown(lines):
+    columns = [name for name in lines[0][0] if name in COLUMNS]
+    text = ["| system | n_q | | " + " | ".join(COLUMNS[c] for c in columns) + " |"]
+    text.append("|---|--:|---|" + "--:|" * len(columns))
+    for quoted, own in lines:
+        for source, values in (("paper", quoted), ("ours", own)):
+            if source == "paper" or quoted["row"] != "-":
+                cells = " | ".join(cell(values.get(c), c) for c in columns)
+                text.append(f"| {quoted['system']} | {quoted['n_q']} | {source} | {cells} |")
+    return "\n".join(text)
+
+
+def write_tables(args, systems, speeds):
+    """Write OUT/tables.md; returns its text."""
+    parts = [f"## Table {t}, {TITLES[t]}\n\n{markdown(lines_of(t, systems, args.out, speeds))}\n" for t in args.tables]
+    note = f"Ours: means over the test sets of `{args.corpus}`. `-`: not measured; nothing here is entropy coded."
+    text = "\n".join([*parts, note]) + "\n"
+    write_text(args.out / "tables.md", text)
+    return text
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", default="mini")
+    parser.add_argument("--tables", default=" ".join(TITLES))
+    parser.add_argument("--rows", default="")
+    parser.add_argument("--budget", type=int)
+    parser.add_argument("--preset", default="")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--train-args", default="")
+    parser.add_argument("--run-args", default="")
+    parser.add_argument("--dry-run", action="store_true")
+    args = parser.parse_args(argv)
+    args.tables = args.tables.replace(",", " ").split()
+    if unknown := [table for table in args.tables if table not in TITLES]:
+        raise UserError(f"no table {unknown[0]}; there are {' '.join(TITLES)}")
+    args.preset = args.preset or ("mini" if args.corpus == "mini" else "paper")
+    args.out = args.out or Path(f"exp/encodec_tables_{Path(args.corpus).name}")
+    return args
+
+
+@one_line_errors
+def main(argv=None):
+    args = parse(argv)
+    systems = {row["id"]: row for row in read_table(PAPER / "systems.tsv")}
+    wanted = args.rows.replace(",", " ").split()
+    if unknown := [name for name in wanted if name not in systems]:
+        raise UserError(f"no row {unknown[0]!r}; there are: {' '.join(systems)}")
+    named = {row["row"] for t in args.tables if t != "5" for row in read_table(PAPER / f"table{t}.tsv")} - {"-"}
+    rows = [systems[name] for name in wanted or systems if name in (wanted or named - OPTIONAL)]
+    for row in rows:
+        print(f"{row['id']:12} {'done ' if done(row, args.out) else 'to do'}  {shlex.join(command(row, args))}")
+    if args.dry_run:
+        return
+    failed = []
+    for row in rows:
+        if not done(row, args.out) and subprocess.run(command(row, args)).returncode:
+            failed.append(row["id"])
+    speeds = {}
+    if "5" in args.tables:
+        torch.set_num_threads(1)
+        with torch.inference_mode():
+            for row in read_table(PAPER / "table5.tsv"):
+                speeds[row["row"]] = speed(systems[row["row"]], int(row["n_q"]), **SPEED)
+    print(write_tables(args, systems, speeds))
+    print(f"wrote {args.out}/tables.md")
+    if failed:
+        raise UserError(f"{len(failed)} failed: {' '.join(failed)}; called again, it goes on")
+
+
+if __name__ == "__main__":
+    main()
