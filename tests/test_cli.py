@@ -156,7 +156,7 @@ def test_files_equal_recordings_in_memory(coder, tmp_path):
     soundfile.write(tmp_path / "x.wav", speech(7.123, rate=44100), 44100, subtype="FLOAT")
     wav, rate = load_audio(tmp_path / "x.wav")
     whole = coder.encode(wav, rate)
-    header, n_samples = files.encode_file(coder, tmp_path / "x.wav", tmp_path / "x.psc")
+    header, n_samples, _ = files.encode_file(coder, tmp_path / "x.wav", tmp_path / "x.psc")
     read = bitstream.read(tmp_path / "x.psc")
     assert n_samples == whole.n_samples == read.n_samples == read.header.n_samples
     assert np.mean(read.codes != whole.codes) <= 0.005  # ties aside

@@ -57,3 +57,18 @@ def test_the_order_of_the_public_code_by_hand(tiny_exp, tmp_path):
     assert json.loads((tmp_path / "out/codec.json").read_text())["order"] == "layer"
     with pytest.raises(SystemExit, match="move them away"):
         dump_codes.main(args)
+
+
+def test_fewer_codebooks_go_to_another_folder(tmp_path):
+    exp = make_experiment(tmp_path / "two", n_residual=2, n_q_dropout=0.5)
+    soundfile.write(tmp_path / "a.wav", speech(0.4), RATE, subtype="FLOAT")
+    write_data_dir(tmp_path / "data", [Utterance("a", "a", str(tmp_path / "a.wav"), 0.4)])
+    args = ["--exp", str(exp), "--data-dir", str(tmp_path / "data"), "--out"]
+    dump_codes.main([*args, str(tmp_path / "all")])
+    dump_codes.main([*args, str(tmp_path / "one"), "--n-q", "1"])
+    notes = [json.loads((tmp_path / f"{name}/codec.json").read_text()) for name in ("all", "one")]
+    assert [note["n_q"] for note in notes] == [2, 1] and notes[0]["n_q_trained"] == [1, 2] and notes[0]["groups"] == 1
+    codes = [np.load(tmp_path / f"{name}/npz/a.npz")["codes"] for name in ("all", "one")]
+    assert codes[0].shape[0] == 2 and np.array_equal(codes[0][:1], codes[1])
+    with pytest.raises(SystemExit, match="codes of another codec"):
+        dump_codes.main([*args, str(tmp_path / "all"), "--n-q", "1"])

@@ -72,6 +72,8 @@ def test_folders_that_do_not_go_together(tmp_path, facts, message):
     first, second = (dumped(tmp_path / name, counting(0), **more) for name, more in (("a", {}), ("b", facts)))
     with pytest.raises(UserError, match=message):
         CodesDataset(f"{first} {second}")
+    with pytest.raises(UserError, match="codes layer by layer"):
+        CodesDataset(dumped(tmp_path / "layer", counting(0), order="layer"))
     with pytest.raises(UserError, match="not codes that dump_codes wrote"):
         CodesDataset(str(tmp_path / "nothing"))
 

@@ -194,7 +194,7 @@ def test_coding_with_fewer_codebooks_takes_the_first_of_each_group_and_cuts_noth
     vq = GroupResidualVQ(4, n_groups=2, codebook_size=8, n_residual=3, kmeans_steps=0).eval()
     z = torch.randn(2, 4, 5)
     every = vq(z).codes
-    assert list(vq.n_q_choices) == [2, 4, 6] and vq.n_q == 6
+    assert list(vq.n_q_choices) == [2, 4, 6] and vq.n_q == 6 and vq.n_q_trained == [6]
     state = {k: v.clone() for k, v in vq.state_dict().items()}
     vq.n_q = 4
     fewer = vq(z)

@@ -38,7 +38,7 @@ def dump(coder, folder, out, allow_pipes=False, order="group"):
     m, note = coder.model, out / "codec.json"
     what = {"model": coder.name, "fingerprint": coder.fingerprint.hex(), "sample_rate": m.sample_rate}
     what |= {"hop_length": m.hop_length, "n_q": m.n_q, "codebook_size": m.codebook_size}
-    what |= {"groups": m.quantizer.n_q_choices[0], "n_q_trained": m.quantizer.n_q_trained, "order": order}
+    what |= {"groups": m.quantizer.n_groups, "n_q_trained": m.quantizer.n_q_trained, "order": order}
     known = {"order": "group"} | json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
     if any(known[key] != value for key, value in what.items() if key in known):  # older notes have fewer
         raise UserError(f"{out}: has codes of another codec; move them away")
@@ -66,8 +66,7 @@ def dump(coder, folder, out, allow_pipes=False, order="group"):
 
 def by_layer(codes, quantizer):
     """Codes `[K, T]` as `quantizer` gives them, group by group -> the first layer of every group, the second ..."""
-    n_groups = len(getattr(quantizer, "groups", [None]))
-    return codes.reshape(n_groups, -1, codes.shape[1]).swapaxes(0, 1).reshape(codes.shape)
+    return codes.reshape(quantizer.n_groups, -1, codes.shape[1]).swapaxes(0, 1).reshape(codes.shape)
 
 
 def _own_side(header):

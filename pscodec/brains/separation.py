@@ -23,17 +23,19 @@ class SeparationBrain(SingleLoop):
 
     items = "mixtures"
 
-    def running_mean(self, decay):
-        system = getattr(self.modules.system, "module", self.modules.system)  # one of several processes wraps it
-        mean = WeightMean(system, decay, [system.codec] if system.codec else [])
-        self.checkpointer.add_recoverable("separator_mean", mean.average.separator)
-        return mean
-
     def learn(self, batch):
         with self.training_ctx:
             separation = self.modules.system(self._to_device(batch), self.hparams.loss.domain)
         loss, _ = self.hparams.loss(separation)
         return loss, len(separation.lengths)
+
+    def averaged(self):
+        if not self.hparams.ema_decay:
+            return None
+        system = getattr(self.modules.system, "module", self.modules.system)  # one of several processes wraps it
+        mean = WeightMean(system, self.hparams.ema_decay, [system.codec] if system.codec else [])
+        self.checkpointer.add_recoverable("separator_mean", mean.average.separator)
+        return mean
 
     def _to_device(self, batch):
         return {k: v.to(self.device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}

@@ -29,6 +29,10 @@ class SingleLoop(Loop):
     def learn(self, batch):
         raise NotImplementedError
 
+    def averaged(self):
+        """The averaging.WeightMean of what it trains, a part of its checkpoints; None for none."""
+        return None
+
     def init_optimizers(self):
         self.params = [p for p in self.modules.parameters() if p.requires_grad]
         self.optimizer = self.hparams.optimizer(self.params)
@@ -38,13 +42,8 @@ class SingleLoop(Loop):
         if not self._by_step:
             self.checkpointer.add_recoverable("scheduler", self.scheduler, **PLAIN_STATE)
         self.checkpointer.add_recoverable("random_state", RandomState())
-        decay = getattr(self.hparams, "ema_decay", 0)
-        self.mean = self.running_mean(decay) if decay else None
+        self.mean = self.averaged()
         self._start_counting()
-
-    def running_mean(self, decay):
-        """A brains.averaging.WeightMean that keeps so much a step, known to the checkpointer, for `ema_decay`."""
-        raise NotImplementedError
 
     @property
     def _by_step(self):

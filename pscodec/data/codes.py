@@ -91,6 +91,8 @@ def _read(folder):
         codes = {utt: np.load(path)["codes"] for utt, path in read_table(folder / "codes.scp").items()}
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder}: not codes that dump_codes wrote ({error})") from None
+    if facts.pop("order", "group") != "group":
+        raise UserError(f"{folder}: codes layer by layer (--order), which no file has")
     if "n_q_trained" not in facts:
         raise UserError(f"{folder}/codec.json: of an older program; run dump_codes on it again")
     return facts, {utt: found for utt, found in codes.items() if found.shape[1] > 0}

@@ -56,5 +56,5 @@ class Languages:
         s, q = network.shape, self._model.quantizer
         if s.codec != self._fingerprint.hex():
             raise UserError(f"{path}: a language model of codec {s.codec}; this is {self._fingerprint.hex()}")
-        if (s.size, s.groups) != (q.codebook_size, q.n_q_choices[0]) or s.n_q < q.n_q:
+        if (s.size, s.groups) != (q.codebook_size, q.n_groups) or s.n_q < q.n_q:
             raise UserError(f"{path}: a language model of {s.n_q} codebooks of {s.size}, not of this codec's")

@@ -24,6 +24,11 @@ class Quantizer(nn.Module):
     _n_q: int | None = None  # None: all
 
     @property
+    def n_groups(self) -> int:
+        """In how many equal parts codes stand, one after another; with fewer codebooks each gives its first."""
+        return 1
+
+    @property
     def n_q_trained(self) -> list[int]:
         """Those of `n_q_choices` that training has prepared it for."""
         return list(self.n_q_choices)[-1:]

@@ -61,6 +61,10 @@ class FactorisedRVQ(Quantizer):
         )
 
     @property
+    def n_q_trained(self) -> list[int]:
+        return list(self.n_q_choices if self.dropout else self.n_q_choices[-1:])
+
+    @property
     def codebooks(self) -> list[Codebook]:
         """Every `Codebook`, in the order of the codes."""
         return [layer.codebook for layer in self.layers]

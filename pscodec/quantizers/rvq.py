@@ -125,6 +125,10 @@ class GroupResidualVQ(Quantizer):
         return range(len(self.groups), len(self.codebooks) + 1, len(self.groups))
 
     @property
+    def n_groups(self) -> int:
+        return len(self.groups)
+
+    @property
     def n_q_trained(self) -> list[int]:
         return list(self.drawn or (self.n_q_choices if self.dropout else self.n_q_choices[-1:]))
 

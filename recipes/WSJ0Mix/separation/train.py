@@ -121,6 +121,7 @@ def main(argv=None):
     args, overrides = options(argv)
     run_opts = loop.join(args.device)
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
     composed = compose(args.config, args.preset)
     text, coder = fill_in(composed, overrides, args.device)
     torch.manual_seed(YAML().load(text)["seed"])  # before anything is built
