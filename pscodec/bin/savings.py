@@ -31,6 +31,8 @@ def savings(coder, paths, packet):
     for path in progress(paths, f"packets of {packet:g} s"):
         stream = coder.read(path)
         frames = max(1, round(packet * coder.model.frame_rate))
+        if coder.model.chunk:
+            frames = stream.header.frames_per_packet
         plain = replace(stream.header, entropy=None, frames_per_packet=frames)
         coded = replace(plain, entropy=coder.languages.chosen.fingerprint)
         before = bitstream.pack(replace(stream, header=plain))
@@ -79,7 +81,8 @@ def main(argv=None):
     if args.max_files and len(paths) > args.max_files:
         paths = [paths[i * len(paths) // args.max_files] for i in range(args.max_files)]
     coder, rows = load_codec(args.exp, args.checkpoint, precision=None, entropy=args.entropy), []
-    for packet in args.packets:
+    chunk = coder.model.chunk / coder.model.sample_rate  # s; such a codec's packets are its chunks
+    for packet in [chunk] if chunk else args.packets:
         found, took = savings(coder, paths, packet)
         print(f"{args.psc[0]}: {len(paths)} files, {report(found, took)}", flush=True)
         rows += found
