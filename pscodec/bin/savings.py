@@ -49,6 +49,14 @@ def savings(coder, paths, packet):
     return rows, took
 
 
+def codebooks(path):
+    """How many a file's frames have: what the language model must know, which need not be all of the codec's."""
+    try:
+        return bitstream.Header.unpack(path.read_bytes())[0].n_q
+    except (ValueError, AttributeError) as error:  # not a .psc file, or its beginning alone
+        raise UserError(f"{path}: {error}") from None
+
+
 def report(rows, took):
     """One line on the `savings` of a packet length."""
     bits = np.array([row[3:] for row in rows], float) * 8
@@ -80,7 +88,8 @@ def main(argv=None):
         raise UserError(f"{args.psc[0]}: no .psc files")
     if args.max_files and len(paths) > args.max_files:
         paths = [paths[i * len(paths) // args.max_files] for i in range(args.max_files)]
-    coder, rows = load_codec(args.exp, args.checkpoint, precision=None, entropy=args.entropy), []
+    coder = load_codec(args.exp, args.checkpoint, precision=None, n_q=codebooks(paths[0]), entropy=args.entropy)
+    rows = []
     chunk = coder.model.chunk / coder.model.sample_rate  # s; such a codec's packets are its chunks
     for packet in [chunk] if chunk else args.packets:
         found, took = savings(coder, paths, packet)
