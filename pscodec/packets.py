@@ -141,6 +141,7 @@ class PacketReader:
         self.n_samples, self.damage = None, []
         self._buffer, self._offset = bytearray(), 0  # what is not read yet, and where it is in the stream
         self._number, self._good = 0, 0  # the next packet's, and where the last good one ended
+        self._held, self._taken = 0, 0  # good packets so far, and their bytes
         self._search, self._beyond = SEARCH, 0
 
     def push(self, data):
@@ -180,6 +181,7 @@ class PacketReader:
             packets.append(self._codes(at, size, samples))
             at += size
             self._number, self._good = number + 1, self._offset + at
+            self._held, self._taken = self._held + 1, self._taken + size
             if samples is not None:
                 self.n_samples = number * self.layout.samples_per_packet + samples
         if self.n_samples is not None or self._search <= 0:
@@ -221,7 +223,9 @@ class PacketReader:
         # what was passed over says about which number this is, the tag says it exactly
         place = self._number + round((self._offset + at - self._good) / self.layout.size)
         number = place + (self._buffer[at] % END - place + BEHIND) % END - BEHIND
-        believed = number - (self._offset + at) // self.layout.size <= MOST_MISSING
+        # good ones are counted, for entropy coded they may be of any size; what else there is may hold full ones
+        room = self._held + (self._offset + at - self._taken) // self.layout.size
+        believed = number - room <= MOST_MISSING
         return number if number >= self._number and believed else None
 
     def _codes(self, at, size, samples):

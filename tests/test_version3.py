@@ -94,6 +94,12 @@ def test_a_damaged_packet_costs_what_is_in_it(entropy):
         bitstream.pack(made, None if entropy else Runs())
 
 
+def test_hours_of_small_packets_are_read_to_the_end():
+    made = coded(2000, True)
+    read = bitstream.unpack(bitstream.pack(made, Runs()), lambda h: Runs())
+    assert np.array_equal(read.codes, made.codes) and not read.lost and not read.damage
+
+
 @pytest.mark.parametrize("step", [1, 7, 4000])
 def test_bytes_may_come_in_any_pieces(step):
     made = coded(5, True)
