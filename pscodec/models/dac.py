@@ -12,6 +12,7 @@ from torch import nn
 from pscodec.layers.conv import conv, upsample
 from pscodec.layers.snake import Snake
 from pscodec.models.base import Codec
+from pscodec.models.public import parametrized, take
 
 
 class DAC(Codec):
@@ -24,16 +25,7 @@ class DAC(Codec):
 
         Raises ValueError where they do not fit this configuration.
         """
-        wanted = self.state_dict()
-        renamed = {key: value for key, value in wanted.items() if key.split(".")[-1] in ("idle", "started")}
-        renamed |= {_from_public(key): value for key, value in state.items()}
-        for name in (*wanted, *renamed):
-            if (name in wanted) != (name in renamed):
-                raise ValueError(f"not this DAC: {name} is {'missing' if name in wanted else 'too much'}")
-            if renamed[name].shape != wanted[name].shape:
-                there, here = list(renamed[name].shape), list(wanted[name].shape)
-                raise ValueError(f"not this DAC: {name} is {there}, {here} here")
-        self.load_state_dict(renamed)
+        take(self, {_from_public(key): value for key, value in state.items()}, own=("idle", "started"))
         for book in self.quantizer.codebooks:
             book.started.fill_(True)
 
@@ -43,9 +35,7 @@ def _from_public(key):
     key = re.sub(r"^(encoder\.block|decoder\.model)\.", lambda m: m[1].split(".")[0] + ".layers.", key)
     key = re.sub(r"^quantizer\.quantizers\.", "quantizer.layers.", key)
     key = key.replace(".codebook.weight", ".codebook.entries")
-    for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
-        key = key.replace(old, f"parametrizations.weight.{new}")
-    return key
+    return parametrized(key)
 
 
 class ResidualUnit(nn.Module):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pscodec.layers.conv import Conv1d
 from pscodec.models.base import Codec
+from pscodec.models.public import parametrized, take
 from pscodec.types import CodecOutput, Prompt
 
 
@@ -52,20 +53,12 @@ class EnCodec(Codec):
         padded = [layer for layer in self.modules() if isinstance(layer, Conv1d) and any(layer.ends)]
         if any(layer.ends_mode != "reflect" for layer in padded):
             raise ValueError("the public EnCodec mirrors signals at their ends (mode: reflect)")
-        wanted = self.state_dict()
-        # the bookkeeping of training is ours alone
-        renamed = {k: v for k, v in wanted.items() if k.split(".")[-1] in ("idle", "steps")}
         normed = any(".norm." in key for key in state)
-        renamed |= {_from_public(key, normed): value for key, value in state.items()}
-        for name in (*wanted, *renamed):
-            if (name in wanted) != (name in renamed):
-                raise ValueError(f"not this EnCodec: {name} is {'missing' if name in wanted else 'too much'}")
-            if name.endswith(".started"):  # a flag there is a vector of one float
-                renamed[name] = renamed[name].bool().reshape(())
-            if renamed[name].shape != wanted[name].shape:
-                there, here = list(renamed[name].shape), list(wanted[name].shape)
-                raise ValueError(f"not this EnCodec: {name} is {there}, {here} here")
-        self.load_state_dict(renamed)
+        renamed = {_from_public(key, normed): value for key, value in state.items()}
+        for name, value in renamed.items():
+            if name.endswith(".started") and value.numel() == 1:  # a flag there is a vector of one float
+                renamed[name] = value.bool().reshape(())
+        take(self, renamed, own=("idle", "steps"))
 
 
 BOOKS = {"inited": "started", "cluster_size": "counts", "embed": "entries", "embed_avg": "sums"}
@@ -78,6 +71,4 @@ def _from_public(key, normed):
     key = key.replace(".model.", ".layers.", 1)
     key = re.sub(r"\.(conv|convtr)\.\1\.", ".0." if normed else ".", key)
     key = re.sub(r"\.(conv|convtr)\.norm\.", ".1.", key)
-    for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
-        key = key.replace(old, f"parametrizations.weight.{new}")
-    return key
+    return parametrized(key)

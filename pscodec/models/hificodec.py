@@ -12,6 +12,7 @@ from torch import nn
 from pscodec.layers.conv import conv, upsample
 from pscodec.layers.hifigan import MRF, SLOPE
 from pscodec.models.base import Codec
+from pscodec.models.public import parametrized, take
 
 
 class HifiCodec(Codec):
@@ -30,12 +31,7 @@ class HifiCodec(Codec):
         for part, ours in (("encoder", "encoder"), ("generator", "decoder"), ("quantizer", "quantizer")):
             for key, value in states[part].items():
                 renamed[f"{ours}.{_from_public(key, n_kernels, part)}"] = value
-        missing, unexpected = self.load_state_dict(renamed, strict=False)
-        # the bookkeeping of training is ours alone
-        missing = [k for k in missing if k.split(".")[-1] not in ("idle", "started", "steps")]
-        for keys, word in ((missing, "missing"), (unexpected, "too much")):
-            if keys:
-                raise ValueError(f"not this HifiCodec: {keys[0]} is {word}")
+        take(self, renamed, own=("idle", "started", "steps"))
 
 
 def _from_public(key, n_kernels, part):
@@ -50,9 +46,7 @@ def _from_public(key, n_kernels, part):
     elif layer == "ups" and part == "encoder":
         layer = "downs"
     name = ".".join([{"conv_pre": "first", "conv_post": "last"}.get(layer, layer), *rest])
-    for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
-        name = name.replace(old, f"parametrizations.weight.{new}")
-    return name
+    return parametrized(name)
 
 
 class Encoder(nn.Module):
