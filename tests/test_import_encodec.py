@@ -67,6 +67,7 @@ def test_anything_else_is_one_line(run, tmp_path):
         ("object.th", {"a": LOCAL}, "holds more than tensors"),
         ("short.th", dict(list(state.items())[:-1]), "is missing"),
         ("text.safetensors", None, "is no checkpoint"),
+        ("text.th", None, "is no checkpoint"),
         ("none.th", None, "no such checkpoint"),
     ):
         if thing:

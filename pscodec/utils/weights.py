@@ -5,6 +5,7 @@ Apart from utils/checkpoint, which writes them: whoever only uses a codec does n
 
 import functools
 import math
+import pickle
 import sys
 import zipfile
 
@@ -59,6 +60,21 @@ def load_weights(exp, modules, which="best"):
                 f"{folder}: {name} does not fit this configuration: {str(error).splitlines()[-1].strip()}"
             ) from None
     return meta
+
+
+def read_public(path):
+    """The tensors that somebody else's program wrote to file `path`, `.safetensors` or torch's; nothing is unpickled.
+
+    Raises UserError in one line.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"no such checkpoint: {path}") from None
+    except (pickle.UnpicklingError, SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError):
+        raise UserError(f"{path}: holds more than tensors, or is no checkpoint") from None
 
 
 def _checkpoint(exp, which):

@@ -8,33 +8,19 @@ as safetensors. It holds tensors only: anything else in it is refused, not unpic
 """
 
 import argparse
-import pickle
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.hparams import build_only, compose, resolve
+from pscodec.utils.weights import read_public
 
 FIRST = "encoder.model.0.conv.conv."  # the first convolution: with weight norm, or before a norm over time
 # name and channels of its weight -> configuration
 CONFIGS = {("weight_v", 1): "conf/encodec_public.yaml", ("weight", 2): "conf/encodec_48k.yaml"}
-
-
-def read(path):
-    """The state dict in file `path`. Raises UserError in one line."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"no such checkpoint: {path}") from None
-    except (pickle.UnpicklingError, SafetensorError, OSError, RuntimeError, EOFError):
-        raise UserError(f"{path}: holds more than tensors, or is no checkpoint") from None
 
 
 def config_of(state, path):
@@ -55,7 +41,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if (args.exp / "save").exists():
         raise UserError(f"{args.exp} exists; choose another --exp")
-    state = read(args.checkpoint)
+    state = read_public(args.checkpoint)
     text = resolve(compose(config_of(state, args.checkpoint)))
     codec = build_only(text, "codec")
     try:

@@ -7,15 +7,13 @@ The file holds tensors only: anything else in it is refused, not unpickled.
 """
 
 import argparse
-import pickle
 from pathlib import Path
-
-import torch
 
 from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.hparams import build_only, compose, resolve
+from pscodec.utils.weights import read_public
 
 
 @one_line_errors
@@ -29,17 +27,13 @@ def main(argv=None):
         raise UserError(f"{args.exp} exists; choose another --exp")
     text = resolve(compose(args.config))
     codec = build_only(text, "codec")
+    states = read_public(args.checkpoint)
     try:
-        states = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
         codec.load_public(states)
-    except FileNotFoundError:
-        raise UserError(f"no such checkpoint: {args.checkpoint}") from None
-    except pickle.UnpicklingError:
-        raise UserError(f"{args.checkpoint}: holds more than tensors, or is no checkpoint") from None
-    except (KeyError, TypeError):
+    except (LookupError, TypeError, AttributeError):
         raise UserError(f"{args.checkpoint}: has no encoder, quantizer and generator") from None
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"{args.checkpoint}: {str(error).splitlines()[-1].strip()}") from None
+    except ValueError as error:
+        raise UserError(f"{args.checkpoint}: {error}") from None
     write_text(args.exp / "hyperparams.yaml", text)
     AtomicCheckpointer(args.exp / "save", {"codec": codec}).save_checkpoint({"step": 0, "score": 0.0})
     print(f"wrote {args.exp}: {codec.bitrate:.0f} bit/s")
