@@ -175,6 +175,7 @@ def test_mistakes_are_one_line(folders, tmp_path):
     for options, words in (
         ({"two": 0.7, "three": 0.4}, "shares of mixtures and rooms"),
         ({"gain": (6, -10)}, "gain is from the lowest to the highest"),
+        ({"gain": (6,)}, "gain is from the lowest to the highest, not 6"),
         ({"weights": [0, 0]}, "source_weights are shares"),
         ({"rooms": tmp_path / "none", "room_share": 0.2}, "no folder"),
         ({"rooms": tmp_path / "speech", "room_share": 0.2}, "holds no recordings"),

@@ -39,9 +39,9 @@ class Scenes:
     ):
         if min(two, three, room_share, 0) < 0 or two + three > 1 or room_share > 1:
             raise UserError(f"shares of mixtures and rooms are within 0 and 1, not {two}, {three} and {room_share}")
-        for name, (low, high) in {"gain": gain, "room_rt60": rt60}.items():
-            if low > high:
-                raise UserError(f"{name} is from the lowest to the highest, not {low} to {high}")
+        for name, ends in {"gain": gain, "room_rt60": rt60}.items():
+            if len(ends) != 2 or ends[0] > ends[1]:
+                raise UserError(f"{name} is from the lowest to the highest, not {' '.join(map(str, ends))}")
         if weights and (min(weights) < 0 or not sum(weights)):
             raise UserError(f"source_weights are shares, not {' '.join(map(str, weights))}")
         self.music, self.two, self.three, self.gain = np.array(music, dtype=bool), two, three, gain
