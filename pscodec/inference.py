@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from pscodec import released
-from pscodec.bitstream import Header, Stream, read, write
+from pscodec.bitstream import MOST_PAYLOAD, MOST_SECONDS, Header, Stream, read, write
 from pscodec.chunks import cut, decode_chunks, encode_chunks, join
 from pscodec.data.audio import as_wav, load_audio, resample, silence, to_channels
 from pscodec.entropy.find import Languages
@@ -49,8 +49,8 @@ def load_codec(
 
     Builds the codec alone: no discriminators, no optimizers, no training data. `precision`: `fp32`, `bf16`, or `auto`,
     bf16 where `device` computes it natively; then it is made for use (models/optimise), neither to train nor to save.
-    None leaves it as in training, and gradients pass. `n_q`: codebooks to code with, of a codec trained with
-    `n_q_dropout` (`model.quantizer.n_q` changes it later); streams of any number are decoded in any case. `entropy`:
+    None leaves it as in training, and gradients pass. `n_q`: codebooks to code with, of a codec trained for
+    several numbers (`model.quantizer.n_q` changes it later); streams of any number are decoded in any case. `entropy`:
     the language model that packets of `packet` seconds are coded with, its file or folder, or `auto`, the one in `exp`;
     None codes them plainly, and finds those in `exp` all the same to decode with. Raises UserError in one line.
     """
@@ -61,7 +61,9 @@ def load_codec(
     model = build_only((exp / "hyperparams.yaml").read_text(encoding="utf-8"), "codec")
     meta = load_weights(exp, {"codec": model}, which)
     fingerprint = _fingerprint(model)
-    if n_q:
+    if packet is not None and not 0 < packet < math.inf:
+        raise UserError(f"a packet cannot have {packet:g} s")
+    if n_q is not None:
         try:
             model.quantizer.n_q = n_q
         except ValueError as error:
@@ -142,6 +144,10 @@ class Coder:
         elif prompt is not None and self.model.sees:
             side = self._packed(self._sent(prompt))
         packet, entropy = self._packet, self.languages.chosen
+        room = min(8 * MOST_PAYLOAD // (self.model.n_q * self.bits), int(MOST_SECONDS * self.model.frame_rate))
+        if packet["frames_per_packet"] > room:
+            seconds, most = (n / self.model.frame_rate for n in (packet["frames_per_packet"], room))
+            raise UserError(f"packets of {seconds:g} s; of this codec they hold {most:g} s at most")
         if entropy and packet["frames_per_packet"] > entropy.shape.longest:
             seconds, most = (n / self.model.frame_rate for n in (packet["frames_per_packet"], entropy.shape.longest))
             raise UserError(f"packets of {seconds:g} s; this language model has learned {most:g} s at most")
@@ -169,8 +175,9 @@ class Coder:
         write(path, stream, self.entropy(stream.header))
 
     def side(self, header: Header, profiles=()) -> dict[str, torch.Tensor]:
-        """What the decoder needs of the speaker, name -> `[1, D, 1]`, from a header and Profiles, or files and folders
-        to look for one in. Raises UserError: another model's stream, a profile that is not there, a wrong shape."""
+        """What the decoder needs of the speaker, name -> `[1, D, 1]` or tokens `[1, N]`, from a header and Profiles, or
+        files and folders to look for one in. Raises UserError: another model's stream, a profile that is not there, a
+        wrong shape."""
         self._check_model(header, "coded")
         n_q = header.n_q if header.n_q in self.model.quantizer.n_q_choices else self.model.n_q
         packet = self._packet if self.model.chunk else self._packet | {"frames_per_packet": header.frames_per_packet}

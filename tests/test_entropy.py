@@ -250,7 +250,12 @@ def test_commands_find_the_language_model_or_refuse(exp, tiny_exp, tmp_path, cap
 
 @pytest.mark.parametrize(
     ("entropy", "packet", "message"),
-    [("auto", "2", "has learned 1.06667 s at most"), ("nowhere", "1", "nowhere: no language model")],
+    [
+        ("auto", "2", "has learned 1.06667 s at most"),
+        ("auto", "0", "a packet cannot have 0 s"),
+        ("auto", "100", "packets of 100 s; of this codec they hold 16 s at most"),
+        ("nowhere", "1", "nowhere: no language model"),
+    ],
 )
 def test_what_cannot_be_coded_with_is_told_in_a_line(exp, tmp_path, entropy, packet, message):
     soundfile.write(tmp_path / "x.wav", speech(1), RATE)

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pscodec.commands.encode import FILE_PACKET
 from pscodec.data import prompts as prompting
 from pscodec.data.audio import load_audio, save_audio
 from pscodec.data.kaldi import read_data_dir, write_table
@@ -105,7 +106,9 @@ def main(argv=None):
         if split not in args.splits.split():
             raise UserError(f"--prompts names {split}, which is not among --splits ({args.splits})")
 
-    packet = args.packet or (5.0 if args.entropy else 1.0)
+    packet = args.packet
+    if packet is None:
+        packet = FILE_PACKET if args.entropy else 1.0
     coder = load_codec(args.exp, args.checkpoint, args.device, n_q=args.n_q, entropy=args.entropy, packet=packet)
     out = (args.out or args.exp) / "decode"
     print(f"decoding with the {args.checkpoint} checkpoint of {args.exp}: step {coder.meta.get('step')}")

@@ -91,7 +91,10 @@ def main(argv=None):
     coder = load_codec(args.exp, args.checkpoint, precision=None, n_q=codebooks(paths[0]), entropy=args.entropy)
     rows = []
     chunk = coder.model.chunk / coder.model.sample_rate  # s; such a codec's packets are its chunks
-    for packet in [chunk] if chunk else args.packets:
+    packets, most = [chunk] if chunk else args.packets, coder.languages.chosen.shape.longest / coder.model.frame_rate
+    if wrong := [packet for packet in packets if not 0 < packet <= most]:
+        raise UserError(f"packets of {wrong[0]:g} s; this language model has learned {most:g} s at most")
+    for packet in packets:
         found, took = savings(coder, paths, packet)
         print(f"{args.psc[0]}: {len(paths)} files, {report(found, took)}", flush=True)
         rows += found

@@ -47,7 +47,9 @@ def run(args):
         raise UserError("--raw and --sample-rate need each other")
     speaker = {"prompt": args.prompt, "own": not args.no_prompt, "profiles": (args.profile,) if args.profile else ()}
     waited_for = args.raw or many.PIPE in (*args.inputs, args.output)
-    packet = args.packet or (FILE_PACKET if args.entropy and not waited_for else 1.0)
+    packet = args.packet
+    if packet is None:
+        packet = FILE_PACKET if args.entropy and not waited_for else 1.0
     more = {"entropy": args.entropy, "packet": packet}
     settings = many.settings(args, **speaker, raw=args.sample_rate or 0, n_q=args.n_q, **more)
     suffixes = SUFFIXES | ({".raw", ".pcm"} if args.raw else set())

@@ -36,7 +36,7 @@ class Codec(nn.Module):
     frozen: tuple[str, ...] = ()
     chunk, overlap = 0, 0
     piece = 2  # seconds computed at once of what is at hand of a recording; longer ones cost memory and gain no speed
-    activation = "leaky_relu"  # between its layers: leaky_relu | elu | snake
+    activation = "leaky_relu"  # between its layers: leaky_relu | elu | gelu | snake
 
     def __init__(self, encoder, quantizer, decoder, sample_rate=24000, **parts):
         super().__init__()
