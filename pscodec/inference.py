@@ -344,7 +344,7 @@ class Coder:
                 yield wav[:, new:], codes, [scale]
                 new = self.model.overlap
             return
-        stream, whole = self._streamed(StreamEncoder), []
+        stream, whole = self._streamed(StreamEncoder), [torch.zeros(self.model.channels, 0)]
         for wav in wavs:
             if stream:
                 codes = stream.push(wav[None].to(self.device))[0].cpu().numpy()

@@ -7,6 +7,8 @@ import torch
 
 from pscodec.discriminators.base import Discriminators
 from pscodec.discriminators.mrd import MagnitudeDiscriminator
+from pscodec.files import encode_file
+from pscodec.inference import Coder
 from pscodec.layers.convnext import GRN
 from pscodec.layers.spectrum import ComplexFrames, InverseSTFT
 from pscodec.losses.adversarial import FeatureMatching, HingeGenerator, LeastSquaresGenerator
@@ -108,7 +110,7 @@ def test_a_discriminator_of_less_weight_is_heard_less():
     )
 
 
-def test_what_looks_over_the_whole_recording_is_refused_by_name(recipe):
+def test_what_looks_over_the_whole_recording_is_refused_by_name(recipe, tmp_path):
     text = resolve(compose(recipe / "conf/apcodec.yaml"), {"width": 8, "decoder_width": 8})
     codec = build_only(text, "codec").eval()
     assert codec.hop_length == 320 and codec.bitrate == 3000
@@ -120,3 +122,6 @@ def test_what_looks_over_the_whole_recording_is_refused_by_name(recipe):
             UserError, match=r"APCodec cannot be coded piece by piece: .*grn \(.*norm\) may look at the whole"
         ):
             stream()
+    (tmp_path / "empty.raw").touch()
+    with pytest.raises(UserError, match="an empty recording"):
+        encode_file(Coder(codec), tmp_path / "empty.raw", tmp_path / "x.psc", raw_rate=24000)
