@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train pscodec_small_24k, the codec that comes with the package, and score it on speakers it never heard.
 #
-#   python collect.py --speechocean762 DIR --librispeech DIR --rhasspy DIR ... --out CORPUS   (README.md: where from)
+#   python collect.py --speechocean762 DIR --resemblyzer DIR --rhasspy VOICE=DIR ... --out CORPUS   (README.md: where from)
 #   bash run.sh --corpus CORPUS
 #   bash run.sh --corpus CORPUS --stage 5 --checkpoint last        every option of ../LibriTTS/codec/run.sh
 #
