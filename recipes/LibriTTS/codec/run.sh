@@ -163,7 +163,7 @@ if at 4 "train again ($config into $exp)"; then
     fi
 fi
 
-if [ "$entropy" = true ] && [ "$stage" -le 4 ] && [ "$stop_stage" -ge 4 ]; then
+if [ "$entropy" = true ] && [ "$tests_alone" = false ] && [ "$stage" -le 4 ] && [ "$stop_stage" -ge 4 ]; then
     printf '\n== stage 4, language model of the codes   [%s]\n' "$(elapsed)"
     for split in $train_set $dev_set; do
         "$PYTHON" -m pscodec.bin.dump_codes --exp "$exp" --data-dir "$data/$split" --out "$exp/codes/$split" \
