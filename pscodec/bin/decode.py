@@ -97,7 +97,9 @@ def main(argv=None):
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--n-q", type=int, help="code with so many, where training has left that open")
     parser.add_argument("--entropy", help="entropy code by this language model: its folder, or auto, the codec's own")
-    parser.add_argument("--packet", type=float, help="seconds of a packet (1; entropy coded 5)")
+    parser.add_argument(
+        "--packet", type=float, help="seconds of a packet (1; entropy coded 5), but for codecs of chunks"
+    )
     parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)

@@ -28,7 +28,9 @@ def add_arguments(parser):
     speaker.add_argument("--no-prompt", action="store_true", help="send nothing of the speaker")
     parser.add_argument("--n-q", type=int, help="the first so many of a codec that serves several bitrates")
     parser.add_argument("--entropy", help="language model to code packets with: its folder, or auto, the codec's own")
-    parser.add_argument("--packet", type=float, help="seconds that a packet has (1; entropy coded files 5)")
+    parser.add_argument(
+        "--packet", type=float, help="seconds of a packet (1; entropy coded files 5), but for codecs of chunks"
+    )
     parser.add_argument(
         "--raw",
         action="store_true",
