@@ -15,11 +15,11 @@ class CodesDataset(Dataset):
     """Sequences of `seconds` of the codes in `folders` (a string, spaces between): items `[n_q, T]` int64, -1 where a
     codebook or a frame is missing.
 
-    The folders are of one codec, with different numbers of codebooks. A sequence's number is drawn from `n_q` (None:
-    those that the codec was trained with), and its codes come from the folder of that number, or are the first ones of
-    the largest; it begins at a random frame of its utterance, so that packets in the midst of speech are learned too.
-    `joined`: one that ends early goes on with other utterances. All this is a function of (seed, pass, index). Raises
-    UserError for folders that do not go together.
+    The folders are of one codec, with different numbers of codebooks. A sequence's number is drawn from `n_q` (one, or
+    a list; None: those that the codec was trained with), and its codes come from the folder of that number, or are the
+    first ones of the largest; it begins at a random frame of its utterance, so that packets in the midst of speech are
+    learned too. `joined`: one that ends early goes on with other utterances. All this is a function of (seed, pass,
+    index). Raises UserError for folders that do not go together.
     """
 
     def __init__(self, folders, seconds=5.0, n_q=None, seed=0, joined=False):
@@ -33,8 +33,8 @@ class CodesDataset(Dataset):
         if not self.codes:
             raise UserError("no folders of codes are given")
         self.n_q, self.seed = max(self.codes), seed
-        self.groups = self.facts["groups"]
-        self.choices = [k for k in n_q or self.facts["n_q_trained"] if k <= self.n_q]
+        self.groups, n_q = self.facts["groups"], [n_q] if isinstance(n_q, int) else n_q
+        self.choices = [k for k in n_q or self.facts["n_q_trained"] if 0 < k <= self.n_q]
         if not self.choices or any(k % self.groups for k in self.choices):
             raise UserError(f"{folders}: no codes of {n_q or self.facts['n_q_trained']} codebooks")
         self.utts = list(self.codes[self.n_q])
