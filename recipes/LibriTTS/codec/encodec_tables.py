@@ -194,8 +194,11 @@ def parse(argv):
     args.tables = args.tables.replace(",", " ").split()
     if unknown := [table for table in args.tables if table not in TITLES]:
         raise UserError(f"no table {unknown[0]}; there are {' '.join(TITLES)}")
+    if args.budget is not None and args.budget < 1:
+        raise UserError("--budget must be at least one step")
     args.preset = args.preset or ("mini" if args.corpus == "mini" else "paper")
-    args.out = args.out or Path(f"exp/encodec_tables_{Path(args.corpus).name}")
+    budget = f"_{args.budget}" if args.budget else ""
+    args.out = args.out or Path(f"exp/encodec_tables_{Path(args.corpus).name}{budget}")
     return args
 
 

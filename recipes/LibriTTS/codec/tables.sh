@@ -13,14 +13,14 @@
 # stop the others; at the end it is named and the status is 1. What is not there is printed as "-".
 #
 # Options
-#   --paper NAME        pscodec | encodec, whose --budget is the steps of each row             (pscodec)
-#   --corpus NAME       mini | libritts (and ljspeech, for table II) | a folder                (mini)
-#   --tables "I II"     tables to fill and print                                               (I II III IV V)
-#   --rows "base ..."   rows of paper/systems.tsv to train, with their parents                 (those of the tables)
-#   --n-q "1 2"         numbers of codebooks                                                   (1 2)
-#   --budget STEPS      training steps a row and stage, with its schedule in proportion        (the configuration's)
-#   --preset NAME       as of run.sh                                                           (mini for mini, else paper)
-#   --out DIR           where everything goes                                                  (exp/tables_CORPUS[_BUDGET])
+#   --paper NAME        pscodec | encodec, whose --budget is the steps of each row          (pscodec)
+#   --corpus NAME       mini | libritts (and ljspeech, for table II) | a folder             (mini)
+#   --tables "I II"     tables to fill and print                                            (I II III IV V; 1 2 3 4 5)
+#   --rows "base ..."   rows of paper/[encodec/]systems.tsv to train, with their parents    (those of the tables)
+#   --n-q "1 2"         numbers of codebooks, of pscodec's; encodec's rows name theirs      (1 2)
+#   --budget STEPS      training steps a row and stage, with its schedule in proportion     (the configuration's)
+#   --preset NAME       as of run.sh                                                        (mini for mini, else paper)
+#   --out DIR           where everything goes                                               (exp/[encodec_]tables_CORPUS[_BUDGET])
 #   --train-args "..."  options for train.py, for every row
 #   --run-args "..."    options for run.sh, for every row (--ngpu 8 --nj 4 ...)
 #   --dry-run           print the plan and its cost; do nothing
