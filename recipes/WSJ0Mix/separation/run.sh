@@ -40,7 +40,7 @@
 #   --dynamic true|false           mix anew in training, at other speeds and levels              (false)
 #   --finetune FILE                stage 4: go on with that configuration, into EXP_tuned        (none)
 #   --train-args "..."             options for train.py, last word over config and preset
-#   --prompts "A B"                for the codec's decoder: estimate | enrol | none              (all three)
+#   --prompts "A B"                for the codec's decoder: estimate | enrol | none              (mini: none; else all three)
 #   --quantise "true false"        separated embeddings through the codebooks or not             (both)
 #   --ceiling true|false           code and decode the sources themselves, too                   (true)
 #   --checkpoint best|last         what stage 5 separates with                                   (best)
@@ -83,7 +83,7 @@ embeddings=
 dynamic=false
 finetune=
 train_args=
-prompts="estimate enrol none"
+prompts=
 quantise="true false"
 ceiling=true
 checkpoint=best
@@ -113,6 +113,7 @@ exp=${exp:-exp/$(basename "$config" .yaml)_$(basename "$data")}
 train_set=${train_set:-train}
 dev_set=${dev_set:-dev}
 test_sets=${test_sets:-$tests}
+prompts=${prompts:-$([ "$corpus" = mini ] && echo none || echo estimate enrol none)}
 presets=()
 if [ "$preset" != paper ]; then
     presets=(--preset "conf/presets/$preset.yaml")
