@@ -83,7 +83,7 @@ class Judged:
     weights: list[float] | None = None
 
     def __post_init__(self):
-        self.weights = self.weights or [1.0] * len(self.logits)
+        self.weights = self.weights or [1.0] * max(len(self.logits), len(self.fmaps))
 
     def detach(self):
         fmaps = [[x.detach() for x in layers] for layers in self.fmaps]
