@@ -115,6 +115,11 @@ class InverseSTFT(nn.Module):
         return PushOverlap(self.overlap, 2, *sizes, end=-self.margin, finish=_divided)
 
 
+def log_amplitude(spectrum, floor=1e-5):
+    """The logarithm of a complex spectrum's amplitudes, to which `floor` is added."""
+    return (spectrum.abs() + floor).log()
+
+
 def overlap_add(frames, hop_length):
     """Frames `[B, T, N]`, each hop_length after the one before, summed: `[B, (T - 1) * hop_length + N]`.
 

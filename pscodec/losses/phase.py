@@ -10,9 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pscodec.layers.spectrum import ComplexFrames
-
-FLOOR = 1e-5  # added to amplitudes before their logarithm, as the encoder does
+from pscodec.layers.spectrum import ComplexFrames, log_amplitude
 
 
 class _OfSpectra(nn.Module):
@@ -25,8 +23,7 @@ class AmplitudeL2(_OfSpectra):
     """The mean squared difference of log amplitudes."""
 
     def forward(self, evidence):
-        log_amplitude = (self.frames(evidence.wav).abs() + FLOOR).log()
-        return F.mse_loss(evidence.output.latents["log_amplitude"], log_amplitude)
+        return F.mse_loss(evidence.output.latents["log_amplitude"], log_amplitude(self.frames(evidence.wav)))
 
 
 class AntiWrappedPhase(_OfSpectra):

@@ -10,11 +10,9 @@ from torch import nn
 from pscodec.layers.conv import conv, upsample
 from pscodec.layers.convnext import ConvNeXtV2
 from pscodec.layers.hifigan import LayerNorm
-from pscodec.layers.spectrum import ComplexFrames, InverseSTFT
+from pscodec.layers.spectrum import ComplexFrames, InverseSTFT, log_amplitude
 from pscodec.models.base import Codec
 from pscodec.types import CodecOutput
-
-FLOOR = 1e-5  # added to amplitudes before their logarithm
 
 
 class APCodec(Codec):
@@ -64,7 +62,7 @@ class Encoder(nn.Module):
 
     def forward(self, wav):
         spectrum = self.frames(wav)
-        amplitude = self.amplitude_down(self.amplitude((spectrum.abs() + FLOOR).log()))
+        amplitude = self.amplitude_down(self.amplitude(log_amplitude(spectrum)))
         phase = self.phase_down(self.phase(spectrum.angle()))
         return self.last(torch.cat([amplitude, phase], 1)).float()
 
