@@ -135,7 +135,7 @@ def conv(
     return _weight_norm(layer) if weight_norm else layer
 
 
-def upsample(i, o, stride, kernel_size=None, weight_norm=True, pad="same"):
+def upsample(i, o, stride, kernel_size=None, weight_norm=True, pad="same", gain=1.0):
     """A transposed convolution of `i` to `o` channels: exactly T * stride frames; kernel 2 * stride unless told.
 
     `pad`: `same` gives an input to the frames on both sides; `causal` to its own and later ones alone.
@@ -148,7 +148,7 @@ def upsample(i, o, stride, kernel_size=None, weight_norm=True, pad="same"):
     else:
         padding = -(-(kernel_size - stride) // 2)
         layer = ConvTranspose1d(i, o, kernel_size, stride, padding, stride - kernel_size + 2 * padding)
-    _start(layer, i * kernel_size // stride)
+    _start(layer, i * kernel_size // stride, gain)
     return _weight_norm(layer) if weight_norm else layer
 
 

@@ -14,6 +14,8 @@ from pscodec.layers.snake import Snake
 from pscodec.models.base import Codec
 from pscodec.models.public import parametrized, take
 
+GAIN = 0.6  # of the first weights: Snake lets all of a signal through, and He's initialisation counts on half of it
+
 
 class DAC(Codec):
     """`Encoder`, `quantizers.factorised.FactorisedRVQ`, `Decoder`."""
@@ -45,7 +47,7 @@ class ResidualUnit(nn.Module):
         super().__init__()
         self.block = nn.Sequential(
             Snake(channels),
-            conv(channels, channels, 7, dilation=dilation),
+            conv(channels, channels, 7, dilation=dilation, gain=GAIN),
             Snake(channels),
             conv(channels, channels, 1, gain=0.3),  # what many units add up to begins as large as x
         )
@@ -74,12 +76,12 @@ class Encoder(nn.Module):
     def __init__(self, latent_dim=1024, width=64, strides=(2, 4, 5, 8), dilations=(1, 3, 9)):
         super().__init__()
         self.hop_length = math.prod(strides)
-        layers = [conv(1, width, 7)]
+        layers = [conv(1, width, 7, gain=GAIN)]
         for stride in strides:
             units = [ResidualUnit(width, dilation) for dilation in dilations]
-            layers.append(Block(*units, Snake(width), conv(width, 2 * width, 2 * stride, stride)))
+            layers.append(Block(*units, Snake(width), conv(width, 2 * width, 2 * stride, stride, gain=GAIN)))
             width *= 2
-        self.layers = nn.Sequential(*layers, Snake(width), conv(width, latent_dim, 3))
+        self.layers = nn.Sequential(*layers, Snake(width), conv(width, latent_dim, 3, gain=GAIN))
 
     def forward(self, wav):
         return self.layers(wav).float()
@@ -94,10 +96,10 @@ class Decoder(nn.Module):
     def __init__(self, latent_dim=1024, width=1536, strides=(8, 5, 4, 2), dilations=(1, 3, 9)):
         super().__init__()
         self.hop_length = math.prod(strides)
-        layers = [conv(latent_dim, width, 7)]
+        layers = [conv(latent_dim, width, 7, gain=GAIN)]
         for stride in strides:
             units = [ResidualUnit(width // 2, dilation) for dilation in dilations]
-            layers.append(Block(Snake(width), upsample(width, width // 2, stride), *units))
+            layers.append(Block(Snake(width), upsample(width, width // 2, stride, gain=GAIN), *units))
             width //= 2
         self.layers = nn.Sequential(*layers, Snake(width), conv(width, 1, 7, gain=0.1), nn.Tanh())
 
