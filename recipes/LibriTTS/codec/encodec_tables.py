@@ -9,16 +9,20 @@ import argparse
 import shlex
 import subprocess
 import sys
-import time
 from argparse import Namespace
+from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
 import torch
+from ruamel.yaml import YAML
 from tables import read_options, scalars, scaled
 
-from pscodec.commands.bench import load, network
+from pscodec.commands.bench import load, network, timed
+from pscodec.entropy.coder import EntropyCoder
+from pscodec.entropy.export import export
 from pscodec.metrics.summary import CODEC, mean_ci, read_scores
+from pscodec.models.language import CodesLanguageModel
 from pscodec.streaming import StreamEncoder
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
@@ -120,22 +124,40 @@ def measured(path):
 
 
 def speed(row, n_q, seconds, rounds):
-    """Latency and speeds of a network of the paper's size and random weights."""
+    """Latency, and speeds without and with entropy coding, of networks of the paper's size and random weights."""
     coder = load(Namespace(exp=None, config=HERE / row["config"], preset=[]), "auto")
     model = coder.model
     model.quantizer.n_q = n_q
     encode, decode = network(coder)
-    wav, times = 0.1 * torch.randn(1, model.channels, round(seconds * model.sample_rate)), {"encode": [], "decode": []}
+    packer, length = entropy_coder(model)
+    wav, times = 0.1 * torch.randn(1, model.channels, round(seconds * model.sample_rate)), defaultdict(list)
     for i in range(-1, rounds):
-        start = time.perf_counter()
-        codes = encode(wav)
-        middle = time.perf_counter()
-        decode(codes)
-        if i >= 0:
-            times["encode"].append(middle - start)
-            times["decode"].append(time.perf_counter() - middle)
+        took = {}
+        coded = timed(took, "encode", encode, wav)
+        timed(took, "decode", decode, coded)
+        codes = coded.codes if model.chunk else coded[0].numpy()
+        parts = [codes[:, at : at + length] for at in range(0, codes.shape[1], length)]
+        packets = timed(took, "encode_coded", lambda parts: [packer.encode(part) for part in parts], parts)
+        pairs = [(packet, part.shape[1]) for packet, part in zip(packets, parts, strict=True)]
+        timed(took, "decode_coded", lambda pairs: [packer.decode(*pair) for pair in pairs], pairs)
+        for way in ("encode", "decode"):
+            took[f"{way}_coded"] += took[way]
+        if i >= 0:  # the first one warms up
+            for way, found in took.items():
+                times[way].append(found)
     latency = (model.chunk or StreamEncoder(model).latency) / model.sample_rate
     return {"latency": 1000 * latency, **{way: seconds / median(found) for way, found in times.items()}}
+
+
+def entropy_coder(model):
+    """An EntropyCoder of the codec `model` and frames of a packet: a chunk, or 5 s. What its language model has learned
+    does not matter to its speed, so that has random weights."""
+    sizes = YAML().load((HERE / "conf/language/base.yaml").read_text(encoding="utf-8"))
+    length = round((model.chunk / model.sample_rate or sizes["seconds"]) * model.frame_rate)
+    shape = {key: sizes[key] for key in ("dim", "n_layers", "n_heads", "hidden")}
+    context = round(sizes["context_seconds"] * model.frame_rate)
+    language = CodesLanguageModel(model.n_q, model.codebook_size, context=context, longest=length, **shape)
+    return EntropyCoder(export(language, "00" * 8, model.frame_rate), model.n_q, length), length
 
 
 def lines_of(table, systems, out, speeds):
