@@ -372,6 +372,7 @@ CONFIGURATIONS = [
     "hificodec",
     "hificodec_public",
     "pscodec_base",
+    "pscodec_base_mrd",
     "pscodec_base_no_melp",
     "pscodec_base_no_vpp",
     "pscodec_casan",
