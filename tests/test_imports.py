@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "brains": GROUND | {"features", "metrics"},
     "entropy": GROUND,
     "entropy.export": GROUND | {"entropy", "models"},
+    "scoring": GROUND | {"metrics", "prompts", "data.audio"},
     "streaming": GROUND | {"models", "layers"},
     "chunks": set(),
     "separation": GROUND | {"released", "inference", "downstream", "losses", "layers", "data.audio"},

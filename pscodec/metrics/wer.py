@@ -72,4 +72,4 @@ def _normaliser(language):
 
 
 def missing(package):
-    return UserError(f"{package} is not installed; pip install 'pscodec[scores]' brings what WER and CER need")
+    return UserError(f"{package} is not installed; pip install 'pscodec[scores]' brings it")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from pscodec.data.audio import load_audio
-from pscodec.metrics.base import MetricError, resample, signal
+from pscodec.metrics.base import MetricError, SilentError, resample, signal
 from pscodec.utils.errors import UserError
 
 RATE = 16000
@@ -55,17 +55,14 @@ class Whisper:
 
     def __init__(self, model="tiny.en", threads=None):
         self.name = str(model)
-        if model in MODELS:
-            files = read_published(self.name)
-        elif (Path(model) / "model.bin").is_file():
-            files = None
-        else:
+        if model not in MODELS and not (Path(model) / "model.bin").is_file():
             known = ", ".join(MODELS)
             raise UserError(f"{model}: no model of Whisper; there are {known}, and folders with a model.bin")
-        try:
-            from faster_whisper import WhisperModel
-        except ImportError as error:
-            raise missing(error.name or "faster-whisper") from None
+        if why := missing(model):
+            raise UserError(why)
+        from faster_whisper import WhisperModel
+
+        files = read_published(self.name) if model in MODELS else None
         threads = threads or torch.get_num_threads()
         options = {"device": "cpu", "compute_type": "float32", "cpu_threads": threads, "local_files_only": True}
         try:
@@ -86,21 +83,30 @@ class Whisper:
     def __call__(self, wav, sample_rate, language=None):
         """What is said in `wav` (`[L]` or `[1, L]`, tensor or array), "" for silence.
 
-        `language`: of the speech, `en` ...; None lets Whisper guess it from the first 30 s. Raises MetricError for one
-        that the model does not know, and for samples that are no signal.
+        `language`: of the speech, `en` ...; None lets Whisper guess it. Raises MetricError for one that the model does
+        not know, and for samples that are no signal.
         """
         if language is not None and language not in self.languages:
             raise MetricError(f"Whisper {Path(self.name).name} does not know the language {language}")
         try:
-            wav = resample(signal(wav), sample_rate, RATE).astype(np.float32)
-        except MetricError as error:
-            if "silent" in str(error):
-                return ""
-            raise
+            wav = at_16k(wav, sample_rate)
+        except SilentError:
+            return ""
         # a sentence must not be heard into the next one, where a bad codec makes Whisper repeat itself
         options = {"beam_size": 5, "temperature": 0.0, "condition_on_previous_text": False}
         segments, _ = self.model.transcribe(wav, language=language, **options)
         return " ".join(segment.text.strip() for segment in segments)
+
+    def language(self, wav, sample_rate):
+        """The language of the first 30 s of `wav` (as above), as Whisper guesses it. Raises MetricError for silence."""
+        if len(self.languages) == 1:
+            return self.languages[0]
+        return self.model.detect_language(at_16k(wav, sample_rate))[0]
+
+
+def at_16k(wav, sample_rate):
+    """`wav` as Whisper takes it. Raises MetricError as `signal` does."""
+    return resample(signal(wav), sample_rate, RATE).astype(np.float32)
 
 
 def read_published(name):
@@ -115,13 +121,15 @@ def read_published(name):
 
 
 def find(part):
-    """Path of a file in an installed package, by `package/path`; the package is not imported."""
+    """Path of a file in an installed package, by `package/path`; the package is not imported. None without it."""
     package, _, path = part.partition("/")
     spec = importlib.util.find_spec(package)
-    if spec is None:
-        raise missing(package.replace("_", "-"))
-    return Path(spec.origin).parent / path
+    return None if spec is None else Path(spec.origin).parent / path
 
 
-def missing(package):
-    return UserError(f"{package} is not installed; pip install 'pscodec[scores]' brings what transcripts need")
+def missing(model):
+    """What must be installed for `Whisper(model)`, in one line, or None."""
+    parts = MODELS[model].parts if model in MODELS else ()
+    needed = ["faster_whisper", *(part.partition("/")[0] for part in parts)]
+    lacking = [package.replace("_", "-") for package in needed if importlib.util.find_spec(package) is None]
+    return f"{lacking[0]} is not installed; pip install 'pscodec[scores]' brings it" if lacking else None
