@@ -1,6 +1,7 @@
 """Many recordings scored, in several processes, each row noted when it is done: of stage 6 and of `pscodec score`."""
 
 import concurrent.futures
+import functools
 import hashlib
 import itertools
 import json
@@ -11,7 +12,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pscodec.coders import open_coder
+from pscodec.data.audio import load_audio, resample, save_audio
 from pscodec.metrics import whisper
+from pscodec.metrics.align import aligned
 from pscodec.metrics.scorer import METRICS, Scorer, Weights, columns
 from pscodec.metrics.words import WORDS
 from pscodec.utils import ranks
@@ -24,11 +28,12 @@ LONGEST_GAP = 0.5  # seconds that a signal may be longer or shorter than its ref
 @dataclass
 class Job:
     """One recording to score, in a condition of a split: `ref`, its stretch `start` to `end` in seconds, against the
-    file `hyp` (None: the reference itself), by the metrics `names`. `text` and `language`: what is said, where known.
+    file `hyp`, or what `codec` makes of it (a `coders.open_coder` name), or itself, by the metrics `names`. `text` and
+    `language`: what is said, where known.
 
     `rate`: Hz to score at, None for that of `hyp`, or 24 kHz without one. `lag`: None for a signal that must have the
     reference's length; else seconds by which it may be late, which are searched for, its length then being made equal.
-    `rates` are bit/s, for the row.
+    `rates` are bit/s, for the row. What `codec` decodes to is written to the file `keep`.
     """
 
     split: str
@@ -45,6 +50,9 @@ class Job:
     rate: int | None = None
     lag: float | None = None
     rates: dict[str, float] = field(default_factory=dict)
+    codec: str | None = None
+    codec_stamp: str = ""
+    keep: Path | None = None
 
     @property
     def key(self):
@@ -54,7 +62,8 @@ class Job:
     def stamp(self):
         """Changes when the files do, or how they are compared."""
         files = [_stamp(self.ref), str(self.start), str(self.end), *([_stamp(self.hyp)] if self.hyp else [])]
-        return " ".join([*files, *([] if self.rate is None and self.lag is None else [f"{self.rate} {self.lag}"])])
+        how = [self.rate, self.lag, self.codec, self.codec_stamp]
+        return " ".join([*files, *(map(str, how) if any(x is not None for x in how[:3]) else ())])
 
 
 @dataclass(frozen=True)
@@ -159,12 +168,13 @@ def _score_share(todo, cache, how):
         if _cut_off(cache):
             log.write("\n")
         for job, old, result in progress(_run(todo, how), "scoring", total=len(todo), disable=not todo):
-            seconds, found, failures, times = result
+            seconds, rates, found, failures, times = result
             new = {
                 "key": job.key,
                 "stamp": job.stamp,
                 "said": _said(job, how) or old.get("said"),
                 "seconds": seconds,
+                "rates": rates,
                 "scores": {**old["scores"], **found},
                 "failures": {**old["failures"], **failures},
             }
@@ -208,7 +218,8 @@ def _row(job, result):
     failures = {name: why for name, why in result["failures"].items() if name in job.names}
     found = {c: result["scores"][c] for c in columns(job.names) if c in result["scores"]}
     keys = {"split": job.split, "condition": job.condition, "utt": job.utt, "spk": job.spk}
-    return {**keys, "seconds": result["seconds"], **found, **job.rates, "failures": failures, "names": job.names}
+    rates = {**result.get("rates", {}), **job.rates}
+    return {**keys, "seconds": result["seconds"], **found, **rates, "failures": failures, "names": job.names}
 
 
 def _run(todo, how):
@@ -259,30 +270,44 @@ def _start_worker(names, how, threads=None):
 
 
 def _score(job, names):
-    """`(seconds, scores, failures, times)` of one job."""
-    ref, hyp, rate = load_pair(job)
-    return len(ref) / rate, *_scorer(ref, hyp, rate, names, job.text, job.language)
+    """`(seconds, rates, scores, failures, times)` of one job."""
+    ref, hyp, rate, rates = load_pair(job)
+    return len(ref) / rate, rates, *_scorer(ref, hyp, rate, names, job.text, job.language)
 
 
 def load_pair(job):
-    """`(ref, hyp, sample_rate)` of a job, tensors `[L]` of one length. Raises UserError where they cannot be."""
-    from pscodec.data.audio import load_audio
+    """`(ref, hyp, sample_rate, rates)` of a job: tensors `[L]` of one length, and the bit/s of what was coded here.
 
-    if job.hyp is None:
-        ref, rate = load_audio(job.ref, job.rate or 24000, job.start, job.end)
-        return ref[0], ref[0], rate
-    hyp, rate = load_audio(job.hyp, job.rate)
-    ref, _ = load_audio(job.ref, rate, job.start, job.end)
+    Raises UserError where they cannot be had.
+    """
+    stretch, rates = (job.start, job.end), {}
+    if job.codec is not None:
+        source, source_rate = load_audio(job.ref, None, *stretch)
+        hyp, rate, rates = _coder(job.codec)(source, source_rate)
+        if job.keep is not None:
+            save_audio(job.keep, hyp, rate)
+        hyp, rate = resample(hyp, rate, job.rate or rate), job.rate or rate
+    elif job.hyp is not None:
+        hyp, rate = load_audio(job.hyp, job.rate)
+    else:
+        ref, rate = load_audio(job.ref, job.rate or 24000, *stretch)
+        return ref[0], ref[0], rate, rates
+    ref, _ = load_audio(job.ref, rate, *stretch)
     n, m = ref.shape[-1], hyp.shape[-1]
     if job.lag is None and n != m:
         raise UserError(f"{job.split}.{job.condition}: {job.utt} has {n} samples at {rate} Hz, decoded {m}")
     if job.lag is not None:
         if abs(n - m) > (LONGEST_GAP + job.lag) * rate:
-            raise UserError(f"{job.hyp}: {m / rate:.2f} s long, its reference {job.ref} {n / rate:.2f} s")
-        from pscodec.metrics.align import aligned
-
+            theirs = job.hyp or job.codec
+            raise UserError(f"{theirs}: {m / rate:.2f} s long, its reference {job.ref} {n / rate:.2f} s")
         hyp = aligned(ref[0], hyp[0], round(job.lag * rate), rate)[None]
-    return ref[0], hyp[0], rate
+    return ref[0], hyp[0], rate, rates
+
+
+@functools.lru_cache(maxsize=8)
+def _coder(name):
+    """This process's codec `name`."""
+    return open_coder(name)
 
 
 def _stamp(path):
