@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pscodec.coders import open_coder
 from pscodec.data.audio import load_audio, resample, save_audio
-from pscodec.metrics import whisper
+from pscodec.metrics import ge2e, whisper
 from pscodec.metrics.align import aligned
 from pscodec.metrics.scorer import METRICS, Scorer, Weights, columns
 from pscodec.metrics.words import WORDS
@@ -82,6 +82,8 @@ class How:
                 return f"no weights at hand ({option} PATH)"
             if name == metric and not path.is_file():
                 raise UserError(f"{path}: no such file ({option})")
+        if name == "secs_ge2e":
+            return ge2e.missing()
         return whisper.missing(self.whisper) if name in WORDS else None
 
 

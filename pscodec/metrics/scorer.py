@@ -12,7 +12,7 @@ from pscodec.metrics.stoi import stoi
 from pscodec.metrics.words import WORDS, Words
 from pscodec.utils.errors import UserError
 
-METRICS = ("pesq", "stoi", "visqol", "dnsmos", "utmos", *WORDS, "si_snr", "mcd", "mcd_linear", "secs")
+METRICS = ("pesq", "stoi", "visqol", "dnsmos", "utmos", *WORDS, "si_snr", "mcd", "mcd_linear", "secs", "secs_ge2e")
 WITHOUT_REFERENCE = ("dnsmos", "utmos", "wer", "cer")  # the recording itself has such a score, too
 DNSMOS_PARTS = ("ovrl", "sig", "bak", "p808")
 COUNTS = {f"{name}_{unit}": name for name, unit in WORDS.items()}  # column -> the rate that it is the denominator of
@@ -66,6 +66,10 @@ class Scorer:
             self.functions["utmos"] = lambda ref, hyp, rate: model(hyp, rate)
         if "secs" in names:
             self.functions["secs"] = lambda ref, hyp, rate: secs(ref, hyp, rate, weights.embed)
+        if "secs_ge2e" in names:
+            from pscodec.metrics.ge2e import Ge2e
+
+            self.functions["secs_ge2e"] = Ge2e().similarity
         if any(name in WORDS for name in names):
             self.words = Words(weights.whisper)
 

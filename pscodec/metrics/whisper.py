@@ -5,7 +5,6 @@ Systran's conversions of OpenAI's weights for CTranslate2 (MIT), byte for byte: 
 packages that bring them are asked for their files alone; none of their code is run.
 """
 
-import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from pscodec.data.audio import load_audio
 from pscodec.metrics.base import MetricError, SilentError, resample, signal
 from pscodec.utils.errors import UserError
+from pscodec.utils.packages import find, published
 
 RATE = 16000
 
@@ -110,21 +110,10 @@ def at_16k(wav, sample_rate):
 
 
 def read_published(name):
-    """The files of a model of MODELS, `{name: bytes}`. Raises UserError where they are missing, or not as published."""
-    published = MODELS[name]
-    paths = [find(part) for part in published.parts]
-    files = {file: (paths[0].parent / file).read_bytes() for file in FILES}
-    files["model.bin"] = b"".join(path.read_bytes() for path in paths)
-    if hashlib.sha256(files["model.bin"]).hexdigest() != published.sha256:
-        raise UserError(f"the weights of Whisper {name} in {paths[0].parent} are not those that were published")
-    return files
-
-
-def find(part):
-    """Path of a file in an installed package, by `package/path`; the package is not imported. None without it."""
-    package, _, path = part.partition("/")
-    spec = importlib.util.find_spec(package)
-    return None if spec is None else Path(spec.origin).parent / path
+    """The files of a model of MODELS, `{name: bytes}`. Raises UserError where they are not as published."""
+    parts, what = MODELS[name].parts, f"the weights of Whisper {name}"
+    files = {"model.bin": published(parts, MODELS[name].sha256, what)}
+    return files | {file: (find(parts[0]).parent / file).read_bytes() for file in FILES}
 
 
 def missing(model):
