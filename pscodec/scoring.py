@@ -109,7 +109,7 @@ def choose(asked, how, metrics=METRICS):
 def spread(items, most):
     """At most `most` (None: all) of `items`, spread evenly over them in order."""
     items = list(items)
-    n = min(len(items), most or len(items))
+    n = len(items) if most is None else min(len(items), most)
     return [items[i * len(items) // n] for i in range(n)]
 
 

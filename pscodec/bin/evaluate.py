@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pscodec.metrics.scorer import METRICS, WITHOUT_REFERENCE
 from pscodec.metrics.summary import CODEC, REFERENCE, codebook_usage, format_table, summarise, write_scores
+from pscodec.metrics.words import WORDS
 from pscodec.scoring import How, Job, choose, score_all, spread
 from pscodec.utils import ranks
 from pscodec.utils.errors import UserError, one_line_errors
@@ -42,7 +43,9 @@ def main(argv=None):
         jobs += list_jobs(split, condition, folder, args, wanted)
         if condition == CODEC and (blind := [n for n in names if n in WITHOUT_REFERENCE]):
             coded = [job for job in jobs if job.key[:2] == (split, CODEC)]
-            jobs += [replace(job, condition=REFERENCE, hyp=None, names=blind, rates={}) for job in coded]
+            for job in coded:
+                if here := [n for n in blind if n in job.names]:
+                    jobs.append(replace(job, condition=REFERENCE, hyp=None, names=here, rates={}))
     rows, seconds = score_all(jobs, args.exp / "scores.cache.jsonl", how, args.rescore)
     if not ranks.first():
         return
@@ -72,15 +75,18 @@ def parse(argv):
         help="metrics of the control conditions, where they are among --metrics (%(default)s)",
     )
     parser.add_argument("--campplus", type=Path, help="CAM++ checkpoint, for SECS")
-    parser.add_argument("--utmos", type=Path, help="TorchScript model for UTMOS: [1, L] at 16 kHz -> score")
+    parser.add_argument(
+        "--utmos", type=Path, help="TorchScript model for UTMOS: [1, L] at 16 kHz -> score, as UTMOS-PyTorch has it"
+    )
     parser.add_argument("--whisper", default="base", help=WHISPER)
+    parser.add_argument("--words", type=int, help="hear the words of at most so many utterances a split, spread evenly")
     parser.add_argument("--nj", type=int, default=2, help="processes (%(default)s)")
     parser.add_argument("--max-utts", type=int, help="score at most so many utterances a split, spread evenly")
     parser.add_argument("--allow-pipes", action="store_true", help="let a wav.scp hold commands")
     parser.add_argument("--rescore", action="store_true", help="forget the rows of earlier runs")
     args = parser.parse_args(argv)
-    if args.nj < 1 or (args.max_utts is not None and args.max_utts < 1):
-        raise UserError("--nj and --max-utts must be at least 1")
+    if args.nj < 1 or (args.max_utts is not None and args.max_utts < 1) or (args.words or 0) < 0:
+        raise UserError("--nj and --max-utts must be at least 1, --words at least 0")
     return args
 
 
@@ -121,14 +127,16 @@ def list_jobs(split, condition, folder, args, names):
     if args.max_utts:
         decoded = {utt: decoded[utt] for utt in spread(sorted(decoded), args.max_utts)}
     rates = read_bits(folder / "bits.tsv")
+    heard = set(sorted(decoded) if args.words is None else spread(sorted(decoded), args.words))
+    unheard = [name for name in names if name not in WORDS]
     jobs = []
     for utt, path in decoded.items():
         if not os.path.exists(path):  # the experiment was moved
             path = str(folder / "wav" / Path(path).name)
         u = utterances[utt]
         said = {"text": u.text, "language": u.language}
-        stretch = (u.path, u.start, u.end)
-        jobs.append(Job(split, condition, utt, u.spk, *stretch, path, names, **said, rates=rates.get(utt, {})))
+        stretch, wanted = (u.path, u.start, u.end), names if utt in heard else unheard
+        jobs.append(Job(split, condition, utt, u.spk, *stretch, path, wanted, **said, rates=rates.get(utt, {})))
     return jobs
 
 
