@@ -87,17 +87,21 @@ class How:
         return whisper.missing(self.whisper) if name in WORDS else None
 
 
-def choose(asked, how, metrics=METRICS):
-    """The metrics that `asked`, words of an option, names, in their order. With `all`, those of `metrics`; what has no
-    weights at hand is left out with a word. Raises UserError in one line."""
-    names = asked.replace(",", " ").split()
-    for name in names:
-        if name not in METRICS and names != ["all"]:
-            raise UserError(f"unknown metric {name}; there are: {' '.join(METRICS)}")
+def choose(asked, how, texts):
+    """The metrics that `asked`, words of an option, names, in their order. Raises UserError in one line.
+
+    `all` compares words with the text where there are `texts`, else with what is heard in the recording; what has no
+    weights or no package at hand is left out with a word.
+    """
+    names, everything = asked.replace(",", " ").split(), asked.strip() == "all"
+    if everything:
+        names = [name for name in METRICS if name not in (("dwer", "dcer") if texts else ("wer", "cer"))]
+    if unknown := [name for name in names if name not in METRICS]:
+        raise UserError(f"unknown metric {unknown[0]}; there are: {' '.join(METRICS)}")
     chosen = []
-    for name in metrics if names == ["all"] else [name for name in METRICS if name in names]:
+    for name in (name for name in METRICS if name in names):
         why = how.missing(name)
-        if why and names != ["all"]:
+        if why and not everything:
             raise UserError(f"{name}: {why}")
         if why:
             print(f"{name} is left out: {why}")

@@ -170,10 +170,25 @@ def test_words_are_compared_with_the_text(mini_corpus, tmp_path, capsys):
     assert [row["wer"] for row in rows[:2]] == [0.75, 0.0]
     assert found["codec"] == found["reference"] == pytest.approx(3 / 9)
     assert [row["dwer"] for row in rows[:2]] == [0, 0] and "dwer" not in rows[2]
+    assert score("--metrics", "wer", "--words", "1") == {"codec": 0.75, "reference": 0.75}  # of the first
     capsys.readouterr()
     write_data_dir(data / "test", [utterances[0], replace(utterances[1], text="That conference is full.")])
     assert score("--metrics", "wer cer")["codec"] == 0
     assert "2 of 4 rows are as before, 2 to score" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_utmos_is_computed_by_the_model_that_is_given(decoded, tmp_path):
+    exp, _ = decoded
+
+    class Seconds(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.full((x.shape[0],), x.shape[1] / 16000)
+
+    torch.jit.save(torch.jit.script(Seconds()), str(tmp_path / "utmos.pt"))
+    run(decoded, "--metrics", "utmos", "--utmos", str(tmp_path / "utmos.pt"))
+    summary = json.loads((exp / "summary.json").read_text())["test"]
+    assert {c: summary[c]["utmos"]["mean"] for c in ("codec", "reference")} == {"codec": 1.75, "reference": 1.75}
 
 
 def test_all_compares_words_as_the_data_allow(decoded, monkeypatch, capsys):

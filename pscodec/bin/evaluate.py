@@ -24,10 +24,6 @@ from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 
 WHISPER = "what hears words: base, tiny.en (English alone), or a folder with a model for CTranslate2 (%(default)s)"
-TEXTS = (
-    ("dwer", "dcer"),
-    ("wer", "cer"),
-)  # metrics that `all` leaves out: where there are texts, and where there are none
 
 
 @ranks.together
@@ -75,9 +71,7 @@ def parse(argv):
         help="metrics of the control conditions, where they are among --metrics (%(default)s)",
     )
     parser.add_argument("--campplus", type=Path, help="CAM++ checkpoint, for SECS")
-    parser.add_argument(
-        "--utmos", type=Path, help="TorchScript model for UTMOS: [1, L] at 16 kHz -> score, as UTMOS-PyTorch has it"
-    )
+    parser.add_argument("--utmos", type=Path, help="TorchScript model for UTMOS: [1, L] at 16 kHz -> score")
     parser.add_argument("--whisper", default="base", help=WHISPER)
     parser.add_argument("--words", type=int, help="hear the words of at most so many utterances a split, spread evenly")
     parser.add_argument("--nj", type=int, default=2, help="processes (%(default)s)")
@@ -91,10 +85,9 @@ def parse(argv):
 
 
 def choose_metrics(args, how):
-    """Metrics of the codec and of the controls. With `all`, words are compared with the text where every split has
-    one, else with what is heard in the recordings."""
+    """Metrics of the codec and of the controls."""
     texts = all((args.data / split / "text").is_file() for split in args.splits.split())
-    names = choose(args.metrics, how, [name for name in METRICS if name not in TEXTS[not texts]])
+    names = choose(args.metrics, how, texts)
     controls = args.controls_metrics.replace(",", " ").split()
     for name in controls:
         if name not in METRICS:

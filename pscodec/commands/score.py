@@ -74,7 +74,7 @@ def score(args, folder):
     refs = find_recordings(args.ref, args.allow_pipes)
     hyps = {name: find_recordings(name, args.allow_pipes) for name in dict.fromkeys(args.hyp)}
     chosen = spread(paired(args.ref, refs, hyps), args.max_files)
-    names = choose(args.metrics, how, by_text([refs[utt] for utt in chosen]))
+    names = choose(args.metrics, how, texts=all(refs[utt].text is not None for utt in chosen))
     rate = args.sample_rate or common_rate([refs[utt].path for utt in chosen])
     jobs = list_jobs(args, refs, hyps, chosen, names, rate, folder)
     rows, _ = score_all(jobs, folder / "scores.cache.jsonl", how)
@@ -103,14 +103,6 @@ def paired(name, refs, hyps):
     if len(shared) < len(refs):
         print(f"{len(shared)} of the {len(refs)} recordings in {name} have counterparts, and are scored")
     return sorted(shared)
-
-
-def by_text(utterances):
-    """The metrics that `all` means: words by their texts where every recording has one."""
-    from pscodec.metrics.scorer import METRICS
-
-    out = ("dwer", "dcer") if all(u.text is not None for u in utterances) else ("wer", "cer")
-    return [name for name in METRICS if name not in out]
 
 
 def common_rate(paths):

@@ -83,7 +83,7 @@ class Scorer:
         for name in self.names if names is None else names:
             begin = time.process_time()
             try:
-                if name in WITHOUT_REFERENCE:
+                if name in WITHOUT_REFERENCE or name in WORDS:
                     reference(ref)  # of a silent recording no metric speaks
                 if name in WORDS:
                     values = self.words(name, ref, hyp, sample_rate, text, language)
