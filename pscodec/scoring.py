@@ -14,10 +14,9 @@ from pathlib import Path
 
 from pscodec.coders import open_coder
 from pscodec.data.audio import load_audio, resample, save_audio
-from pscodec.metrics import ge2e, whisper
+from pscodec.metrics import ge2e, words
 from pscodec.metrics.align import aligned
 from pscodec.metrics.scorer import METRICS, Scorer, Weights, columns
-from pscodec.metrics.words import WORDS
 from pscodec.utils import ranks
 from pscodec.utils.errors import UserError
 from pscodec.utils.progress import progress
@@ -84,7 +83,7 @@ class How:
                 raise UserError(f"{path}: no such file ({option})")
         if name == "secs_ge2e":
             return ge2e.missing()
-        return whisper.missing(self.whisper) if name in WORDS else None
+        return words.missing(self.whisper) if name in words.WORDS else None
 
 
 def choose(asked, how, texts):
@@ -146,7 +145,7 @@ def _up_to_date(jobs, cache, how, rescore):
         if old.get("stamp") != job.stamp:
             old = {"stamp": job.stamp, "scores": {}, "failures": {}}
         if old.get("said") != _said(job, how):  # another text or recogniser: all but the words holds
-            for name in WORDS:
+            for name in words.WORDS:
                 old["failures"].pop(name, None)
                 for column in columns([name]):
                     old["scores"].pop(column, None)
@@ -162,7 +161,7 @@ def _up_to_date(jobs, cache, how, rescore):
 
 def _said(job, how):
     """Changes with what scores of words depend on beside the files; None for a job without them."""
-    if not set(job.names) & set(WORDS):
+    if not set(job.names) & set(words.WORDS):
         return None
     return hashlib.sha1(json.dumps([how.whisper, job.language, job.text]).encode()).hexdigest()
 
@@ -258,27 +257,33 @@ def _run(todo, how):
             os.environ["OMP_NUM_THREADS"] = threads
 
 
-_scorer = None  # of this process
+_work = ()  # of this process: the metrics, and How
 
 
 def _start_worker(names, how, threads=None):
-    global _scorer
+    global _work
     import torch
 
     if threads:
         torch.set_num_threads(threads)
+    _work = (tuple(names), how)
+
+
+@functools.lru_cache(maxsize=1)
+def _scorer(names, how):
+    """This process's scorer, made with its first job, so that what is wrong with weights is told in one line."""
     embed = None
     if "secs" in names:
         from pscodec.prompts.campplus import load_campplus
 
         embed = load_campplus(how.campplus)
-    _scorer = Scorer(names, Weights(how.utmos, how.whisper, embed))
+    return Scorer(names, Weights(how.utmos, how.whisper, embed))
 
 
 def _score(job, names):
     """`(seconds, rates, scores, failures, times)` of one job."""
     ref, hyp, rate, rates = load_pair(job)
-    return len(ref) / rate, rates, *_scorer(ref, hyp, rate, names, job.text, job.language)
+    return len(ref) / rate, rates, *_scorer(*_work)(ref, hyp, rate, names, job.text, job.language)
 
 
 def load_pair(job):

@@ -147,8 +147,12 @@ def test_recordings_in_folders_tables_and_data_dirs(folders):
         (["ref", "none"], "none: no such folder"),
         (["ref", "hyp", "--metrics", "mos"], "unknown metric mos; there are: pesq"),
         (["ref", "hyp", "--metrics", "wer", "--whisper", "huge"], "huge: no model of Whisper"),
+        (
+            ["ref", "hyp", "--metrics", "utmos", "--utmos", "ref/a/1.wav", "--jobs", "2"],
+            "1.wav: not a TorchScript model",
+        ),
         (["ref", "hyp", "--jobs", "0"], "at least 1"),
-        (["hyp", "more"], "more: c and 0 others are not in"),
+        (["hyp", "more"], "more: c is not in hyp"),
         (["ref", "short"], "short/a/1.wav: 0.40 s long, its reference"),
         (["ref", "--codec", "mp3:64"], "no codec mp3:64; there are an experiment"),
     ],

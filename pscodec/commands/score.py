@@ -96,7 +96,8 @@ def paired(name, refs, hyps):
     shared = set(refs)
     for system, found in hyps.items():
         if unknown := sorted(set(found) - set(refs)):
-            raise UserError(f"{system}: {unknown[0]} and {len(unknown) - 1} others are not in {name}")
+            others = f" (and {len(unknown) - 1} others)" if len(unknown) > 1 else ""
+            raise UserError(f"{system}: {unknown[0]}{others} is not in {name}")
         shared &= set(found)
     if not shared:
         raise UserError(f"no recording is in {name} and in all of: {' '.join(hyps)}")

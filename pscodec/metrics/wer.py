@@ -4,6 +4,7 @@ import functools
 
 from pscodec.metrics.base import MetricError
 from pscodec.utils.errors import UserError
+from pscodec.utils.packages import lacking
 
 SPACELESS = ("zh", "yue", "ja", "th", "lo", "my")  # languages that are written without spaces between words
 
@@ -43,10 +44,8 @@ def _errors(process, ref, hyp, language):
         refs, hyps = ([text.replace(" ", "") for text in texts] for texts in (refs, hyps))
     if not all(refs):
         raise MetricError("the reference has no words")
-    try:
-        import jiwer
-    except ImportError:
-        raise missing("jiwer") from None
+    import jiwer
+
     counts = getattr(jiwer, process)(refs, hyps)
     errors = counts.substitutions + counts.deletions + counts.insertions
     return errors, counts.hits + counts.substitutions + counts.deletions
@@ -61,15 +60,16 @@ def normalise(text, language="en"):
 
 @functools.lru_cache(maxsize=8)
 def _normaliser(language):
-    try:
-        from whisper_normalizer.basic import BasicTextNormalizer
-        from whisper_normalizer.english import EnglishTextNormalizer
-    except ImportError:
-        raise missing("whisper-normalizer") from None
+    if why := missing():
+        raise UserError(why)
+    from whisper_normalizer.basic import BasicTextNormalizer
+    from whisper_normalizer.english import EnglishTextNormalizer
+
     if language == "en":
         return EnglishTextNormalizer()
     return BasicTextNormalizer(split_letters=language in SPACELESS, preserve_marks=True)
 
 
-def missing(package):
-    return UserError(f"{package} is not installed; pip install 'pscodec[scores]' brings it")
+def missing():
+    """What must be installed, in one line, or None."""
+    return lacking(["jiwer", "whisper_normalizer"], "scores")

@@ -5,7 +5,6 @@ Systran's conversions of OpenAI's weights for CTranslate2 (MIT), byte for byte: 
 packages that bring them are asked for their files alone; none of their code is run.
 """
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 from pscodec.data.audio import load_audio
 from pscodec.metrics.base import MetricError, SilentError, resample, signal
 from pscodec.utils.errors import UserError
-from pscodec.utils.packages import find, published
+from pscodec.utils.packages import find, lacking, published
 
 RATE = 16000
 
@@ -55,9 +54,6 @@ class Whisper:
 
     def __init__(self, model="tiny.en", threads=None):
         self.name = str(model)
-        if model not in MODELS and not (Path(model) / "model.bin").is_file():
-            known = ", ".join(MODELS)
-            raise UserError(f"{model}: no model of Whisper; there are {known}, and folders with a model.bin")
         if why := missing(model):
             raise UserError(why)
         from faster_whisper import WhisperModel
@@ -117,8 +113,10 @@ def read_published(name):
 
 
 def missing(model):
-    """What must be installed for `Whisper(model)`, in one line, or None."""
-    parts = MODELS[model].parts if model in MODELS else ()
-    needed = ["faster_whisper", *(part.partition("/")[0] for part in parts)]
-    lacking = [package.replace("_", "-") for package in needed if importlib.util.find_spec(package) is None]
-    return f"{lacking[0]} is not installed; pip install 'pscodec[scores]' brings it" if lacking else None
+    """What must be installed for `Whisper(model)`, in one line, or None. Raises UserError for what is no model."""
+    if model in MODELS:
+        return lacking(["faster_whisper", *(part.partition("/")[0] for part in MODELS[model].parts)], "scores")
+    if not (Path(model) / "model.bin").is_file():
+        known = ", ".join(MODELS)
+        raise UserError(f"{model}: no model of Whisper; there are {known}, and folders with a model.bin")
+    return lacking(["faster_whisper"], "scores")

@@ -4,19 +4,23 @@ import hashlib
 
 import numpy as np
 
+from pscodec.metrics import wer, whisper
 from pscodec.metrics.base import MetricError
-from pscodec.metrics.wer import character_errors, word_errors
-from pscodec.metrics.whisper import Whisper
 
 # wer, cer: against the text. dwer, dcer: against what is heard in the recording itself, where there is no text.
 WORDS = {"wer": "words", "cer": "characters", "dwer": "words", "dcer": "characters"}
+
+
+def missing(model):
+    """What must be installed for `Words(model)`, in one line, or None. Raises UserError for what is no model."""
+    return whisper.missing(model) or wer.missing()
 
 
 class Words:
     """The metrics of WORDS by one `Whisper(model)`, which hears each signal once. Build one object a process."""
 
     def __init__(self, model):
-        self.whisper, self.heard = Whisper(model), {}
+        self.whisper, self.heard = whisper.Whisper(model), {}
 
     def __call__(self, name, ref, hyp, sample_rate, text=None, language=None):
         """`(errors / count, count)`, the count that of the reference's words or characters: rates of many signals are
@@ -29,7 +33,7 @@ class Words:
             text = self._hear(ref, sample_rate, language)
         if not text:
             raise MetricError("there is no text")
-        count_errors = word_errors if WORDS[name] == "words" else character_errors
+        count_errors = wer.word_errors if WORDS[name] == "words" else wer.character_errors
         errors, count = count_errors(text, self._hear(hyp, sample_rate, language), language)
         return errors / count, count
 

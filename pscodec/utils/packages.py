@@ -14,6 +14,15 @@ def find(place):
     return None if spec is None else Path(spec.origin).parent / path
 
 
+def lacking(packages, extra):
+    """A line about the first of `packages` (as they are imported) that is not installed, which `extra` of setup.py
+    brings; None where all are there."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            return f"{package.replace('_', '-')} is not installed; pip install 'pscodec[{extra}]' brings it"
+    return None
+
+
 def published(places, sha256, what):
     """The bytes of the files `places`, as `find` takes them, one after the other.
 
