@@ -153,6 +153,7 @@ def test_recordings_in_folders_tables_and_data_dirs(folders):
         ),
         (["ref", "hyp", "--jobs", "0"], "at least 1"),
         (["hyp", "more"], "more: c is not in hyp"),
+        (["torn", "hyp"], "torn/a/1.wav: not readable as audio"),
         (["ref", "short"], "short/a/1.wav: 0.40 s long, its reference"),
         (["ref", "--codec", "mp3:64"], "no codec mp3:64; there are an experiment"),
     ],
@@ -161,6 +162,8 @@ def test_mistakes_are_one_line(folders, monkeypatch, words, message):
     monkeypatch.chdir(folders)
     save_audio(folders / "more/c.wav", syllables(), RATE)
     save_audio(folders / "short/a/1.wav", syllables(0.4), RATE)
+    shutil.copytree(folders / "ref", folders / "torn")
+    (folders / "torn/a/1.wav").write_bytes(b"RIFF")
     words = words if "--metrics" in words else [*words, "--metrics", "si_snr"]
     with pytest.raises(SystemExit) as exit:
         score(*words)

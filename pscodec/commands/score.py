@@ -1,5 +1,6 @@
 """scores of recordings, decoded or enhanced by anything, against their references"""
 
+import contextlib
 from pathlib import Path
 
 DETAILS = """
@@ -36,7 +37,6 @@ def add_arguments(parser):
 
 
 def run(args):
-    import contextlib
     import json
     import sys
     import tempfile
@@ -112,7 +112,11 @@ def common_rate(paths):
 
     from pscodec.data.audio import Pipe
 
-    rates = {soundfile.info(path).samplerate for path in paths if not isinstance(path, Pipe) and Path(path).is_file()}
+    rates = set()
+    for path in paths:
+        if not isinstance(path, Pipe):
+            with contextlib.suppress(soundfile.SoundFileError):  # told when it is scored
+                rates.add(soundfile.info(path).samplerate)
     return rates.pop() if len(rates) == 1 else REFERENCE_RATE
 
 
