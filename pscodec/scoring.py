@@ -17,7 +17,7 @@ from pscodec.data.audio import load_audio, resample, save_audio
 from pscodec.metrics import ge2e, words
 from pscodec.metrics.align import aligned
 from pscodec.metrics.scorer import METRICS, Scorer, Weights, columns
-from pscodec.utils import ranks
+from pscodec.utils import lines, ranks
 from pscodec.utils.errors import UserError
 from pscodec.utils.progress import progress
 
@@ -121,24 +121,24 @@ def score_all(jobs, cache, how, rescore=False):
 
     Under torchrun each process scores its share; only the first one has the rows of the cache."""
     rows, todo = _up_to_date(jobs, cache, how, rescore) if ranks.first() else ([], [])
-    scored = _score_share(ranks.share(todo), _part(cache), how)
+    scored = _score_share(ranks.share(todo), lines.own(cache), how)
     spent, count = Counter(), Counter()
     for job, result, times in itertools.chain(*ranks.gather(scored)):
         rows.append(_row(job, result))
         spent.update(times)
         count.update(times.keys())
     if ranks.first():
-        _collect(cache)
+        lines.collect(cache)
     return rows, {name: spent[name] / count[name] for name in METRICS if count[name]}
 
 
 def _up_to_date(jobs, cache, how, rescore):
     """`(rows, todo)`: rows that the cache has, and `(job, missing metrics, what the cache has)` of the others."""
     cache.parent.mkdir(parents=True, exist_ok=True)
-    _collect(cache)
+    lines.collect(cache)
     if rescore:
         cache.unlink(missing_ok=True)
-    done = _read_cache(cache)
+    done = {tuple(row["key"]): row for row in lines.read(cache)}
     rows, todo = [], []
     for job in jobs:
         old = done.get(job.key, {})
@@ -169,9 +169,7 @@ def _said(job, how):
 def _score_share(todo, cache, how):
     """Score what is to do and note it in `cache`: `[(job, row of the cache, seconds a metric)]`."""
     scored = []
-    with open(cache, "a", encoding="utf-8") as log:
-        if _cut_off(cache):
-            log.write("\n")
+    with lines.appending(cache) as write:
         for job, old, result in progress(_run(todo, how), "scoring", total=len(todo), disable=not todo):
             seconds, rates, found, failures, times = result
             new = {
@@ -183,40 +181,9 @@ def _score_share(todo, cache, how):
                 "scores": {**old["scores"], **found},
                 "failures": {**old["failures"], **failures},
             }
-            log.write(json.dumps(new) + "\n")
-            log.flush()
+            write(new)
             scored.append((job, new, times))
     return scored
-
-
-def _part(cache):
-    """Where this process notes its rows: lines of several processes in one file would get into each other."""
-    return cache if ranks.first() else cache.with_suffix(f".{ranks.rank()}.jsonl")
-
-
-def _collect(cache):
-    """Move what the other processes of this run, or of one that was broken off, noted into `cache`."""
-    for part in cache.parent.glob(f"{cache.stem}.*.jsonl"):
-        with open(cache, "a", encoding="utf-8") as log:
-            log.write("\n" * _cut_off(cache) + part.read_text(encoding="utf-8"))
-        part.unlink()
-
-
-def _read_cache(path):
-    done = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            row = json.loads(line)
-            done[tuple(row["key"])] = row
-        except (ValueError, KeyError, TypeError):
-            continue  # the line that a killed run was writing
-    return done
-
-
-def _cut_off(path):
-    """Whether a killed run left half a line at the end."""
-    data = path.read_bytes()
-    return bool(data) and data[-1:] != b"\n"
 
 
 def _row(job, result):
