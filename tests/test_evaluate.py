@@ -1,6 +1,8 @@
 """Stage 6 end to end on two utterances: scores, summary, resuming, and what it refuses."""
 
+import importlib.util
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from pscodec.bin import evaluate
 from pscodec.data.audio import load_audio, save_audio
 from pscodec.data.kaldi import Utterance, write_data_dir, write_table
 from pscodec.metrics.summary import read_scores
+from pscodec.scoring import How
 
 RATE = 24000
 METRICS = ["--metrics", "pesq stoi si_snr mcd mcd_linear"]
@@ -144,12 +147,69 @@ def test_blind_metrics_score_the_recordings_too(decoded):
     assert [row["condition"] for row in read_scores(exp / "scores.tsv")] == ["codec", "reference", "shuffled_codes"]
 
 
+def test_words_are_compared_with_the_text(mini_corpus, tmp_path, capsys):
+    paths = [mini_corpus / f"en_US_f_Allison/{name}.wav" for name in ("conf-nonextended", "conf-full")]
+    texts = ["The conference cannot be extended.", "Not what is said."]
+    utterances = [
+        Utterance(p.stem, "a", str(p), 2.0, text, language="en") for p, text in zip(paths, texts, strict=True)
+    ]
+    exp, data = tmp_path / "exp", tmp_path / "data"
+    write_data_dir(data / "test", utterances)
+    write_table(exp / "decode/test/wav.scp", {p.stem: p for p in paths})
+    (exp / "decode/test/psc").mkdir()
+
+    def score(*options):
+        run((exp, data), "--whisper", "tiny.en", *options)
+        summary = json.loads((exp / "summary.json").read_text())["test"]
+        return {condition: entry["wer"]["mean"] for condition, entry in summary.items()}
+
+    found = score("--metrics", "wer cer dwer")
+    rows = read_scores(exp / "scores.tsv")
+    assert [row["wer_words"] for row in rows[:2]] == [4, 5]
+    # "Not what is said." against "That conference is full.": three of nine words
+    assert [row["wer"] for row in rows[:2]] == [0.75, 0.0]
+    assert found["codec"] == found["reference"] == pytest.approx(3 / 9)
+    assert [row["dwer"] for row in rows[:2]] == [0, 0] and "dwer" not in rows[2]
+    assert score("--metrics", "wer", "--words", "1") == {"codec": 0.75, "reference": 0.75}  # of the first
+    capsys.readouterr()
+    write_data_dir(data / "test", [utterances[0], replace(utterances[1], text="That conference is full.")])
+    assert score("--metrics", "wer cer")["codec"] == 0
+    assert "2 of 4 rows are as before, 2 to score" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_utmos_is_computed_by_the_model_that_is_given(decoded, tmp_path):
+    exp, _ = decoded
+
+    class Seconds(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.full((x.shape[0],), x.shape[1] / 16000)
+
+    torch.jit.save(torch.jit.script(Seconds()), str(tmp_path / "utmos.pt"))
+    run(decoded, "--metrics", "utmos", "--utmos", str(tmp_path / "utmos.pt"))
+    summary = json.loads((exp / "summary.json").read_text())["test"]
+    assert {c: summary[c]["utmos"]["mean"] for c in ("codec", "reference")} == {"codec": 1.75, "reference": 1.75}
+
+
+def test_all_compares_words_as_the_data_allow(decoded, monkeypatch, capsys):
+    exp, data = decoded
+    how = How(nj=1)
+    args = evaluate.parse(["--exp", str(exp), "--data", str(data)])
+    assert [n for n in evaluate.choose_metrics(args, how)[0] if n.endswith("er")] == ["dwer", "dcer"]
+    (data / "test/text").write_text("a-1 a\nb-1 b\n")
+    assert [n for n in evaluate.choose_metrics(args, how)[0] if n.endswith("er")] == ["wer", "cer"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert [n for n in evaluate.choose_metrics(args, how)[0] if n.endswith("er")] == []
+    assert "wer is left out: faster-whisper is not installed; pip install 'pscodec[scores]'" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("break_it", "options", "message"),
     [
         (lambda e, d: None, ["--splits", "other"], "stage 5"),
         (lambda e, d: None, ["--metrics", "moss"], "unknown metric moss"),
-        (lambda e, d: None, ["--metrics", "secs"], "--campplus"),
+        (lambda e, d: None, ["--metrics", "secs"], "secs: no weights at hand (--campplus PATH)"),
+        (lambda e, d: None, ["--metrics", "wer", "--whisper", "big"], "big: no model of Whisper; there are tiny.en"),
         (lambda e, d: None, ["--metrics", "secs", "--campplus", "no.pt"], "no.pt: no such file"),
         (lambda e, d: save_audio(e / "decode/test/wav/b-1.wav", buzz(1.9, 170), RATE), [], "b-1 has 48000 samples"),
         (lambda e, d: (e / "decode/test/wav/b-1.wav").unlink(), [], "b-1.wav: no such audio file"),

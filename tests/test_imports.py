@@ -33,6 +33,8 @@ MAY_IMPORT = {
     "brains": GROUND | {"features", "metrics"},
     "entropy": GROUND,
     "entropy.export": GROUND | {"entropy", "models"},
+    "coders": GROUND | {"released", "inference", "models", "quantizers", "layers", "data.audio"},
+    "scoring": GROUND | {"coders", "metrics", "prompts", "data.audio"},
     "streaming": GROUND | {"models", "layers"},
     "chunks": set(),
     "separation": GROUND | {"released", "inference", "downstream", "losses", "layers", "data.audio"},

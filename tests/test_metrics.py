@@ -10,7 +10,7 @@ from pscodec.metrics.base import MetricError, pair
 from pscodec.metrics.mcd import DB, cepstral_distance, freqt, mcd, mcd_linear, mel_cepstrum
 from pscodec.metrics.mel import slaney_bank
 from pscodec.metrics.pesq import pesq
-from pscodec.metrics.scorer import Scorer, columns
+from pscodec.metrics.scorer import Scorer, Weights, columns
 from pscodec.metrics.secs import secs
 from pscodec.metrics.si_snr import si_snr
 from pscodec.metrics.stoi import stoi
@@ -189,11 +189,11 @@ def test_utmos_takes_a_torchscript_model(tmp_path, wav):
             return x.abs().amax(1) + x.shape[1]
 
     torch.jit.save(torch.jit.script(Loudness()), str(tmp_path / "utmos.pt"))
-    scores, failures, _ = Scorer(["utmos"], utmos=tmp_path / "utmos.pt")(wav, wav, RATE)
+    scores, failures, _ = Scorer(["utmos"], Weights(utmos=tmp_path / "utmos.pt"))(wav, wav, RATE)
     assert scores["utmos"] == pytest.approx(32000.5, abs=0.1)  # 2 s at 16 kHz
     (tmp_path / "no.pt").write_text("no")
     with pytest.raises(UserError, match="TorchScript"):
-        Scorer(["utmos"], utmos=tmp_path / "no.pt")
+        Scorer(["utmos"], Weights(utmos=tmp_path / "no.pt"))
 
 
 def test_mean_and_interval():
@@ -201,6 +201,11 @@ def test_mean_and_interval():
     assert mean_ci([1.0, 2.0, 3.0]) == {"mean": 2.0, "ci95": pytest.approx(2.4841, abs=1e-4), "n": 3}
     assert mean_ci([5.0]) == {"mean": 5.0, "ci95": None, "n": 1}
     assert mean_ci([]) == {"mean": None, "ci95": None, "n": 0}
+    # rates of 1 in 1, 1 in 4 and 0 in 4: 2 of 9, with residuals 7/9, 1/9, -8/9 over a mean count of 3
+    rates = mean_ci([1.0, 0.25, 0.0], [1, 4, 4])
+    assert rates["mean"] == pytest.approx(2 / 9)
+    assert rates["ci95"] == pytest.approx(4.3027 / 3 * math.sqrt((49 + 1 + 64) / 81 / 2 / 3), abs=1e-4)
+    assert mean_ci([1.0, 2.0, 3.0], [7, 7, 7]) == mean_ci([1.0, 2.0, 3.0])
     assert format_mean(mean_ci([1.0, 2.0, 3.0])) == "2.000 ± 2.484"
     assert format_mean(None) == "-"
 

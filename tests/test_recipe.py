@@ -65,7 +65,8 @@ def run_sh(recipe, place, *options, train=TINY, **more):
         "--downloads",
         str(place / "downloads"),
     ]
-    command += ["--data", str(place / "data"), "--preset", "mini", "--nj", "1", "--train-args", " ".join(words(train))]
+    command += ["--data", str(place / "data"), "--preset", "mini", "--nj", "1", "--words", "1"]
+    command += ["--train-args", " ".join(words(train))]
     environment = os.environ | {"VIRTUAL_ENV": sys.prefix}
     return subprocess.run([*command, *options], capture_output=True, text=True, env=environment, **more)
 
@@ -93,6 +94,10 @@ def test_every_stage_leaves_its_files(place, walked):
     assert list((walked / "tensorboard").iterdir())
     summary = json.loads((walked / "summary.json").read_text())
     assert set(summary["test"]) >= {"codec", "shuffled_codes", "wrong_prompt"}
+    # the corpus has no texts, so what is heard is compared with what is heard in the recording
+    assert summary["test"]["codec"]["dwer"]["n"] == 1 and "dwer" not in summary["test"]["shuffled_codes"]
+    assert summary["test"]["codec"]["secs_ge2e"]["n"] == summary["test"]["codec"]["utterances"]
+    assert "dWER" in (walked / "report/results.md").read_text()
     beside = walked / "compare/pscodec_small_24k_1"
     released = json.loads((beside / "summary.json").read_text())["test"]["codec"]
     assert released["utterances"] == summary["test"]["codec"]["utterances"] and len(released["codebooks"]) == 1

@@ -144,6 +144,9 @@ fi
 # --- everything else
 say "pscodec and its requirements"
 install -e ".[all]" -c "$PINS"
+# Of these a part is used alone: of Resemblyzer the weights; of diffsptk, by the tests, what needs torch.
+say "packages without what they ask for"
+install --no-deps "Resemblyzer" "diffsptk" -c "$PINS"
 (cd / && "$PYTHON" -c "import pscodec, torch, torchaudio, speechbrain, hyperpyyaml, kaldiio, pesq, pystoi, soundfile") ||
     fail "the installation does not import; the log is $LOG$([ $OWN = no ] || echo "; remove .venv to begin anew")"
 pscodec_stamp >"$STAMP"

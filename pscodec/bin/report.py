@@ -22,7 +22,9 @@ from pscodec.utils import html
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 
-ARROWS = {"mcd": "↓", "mcd_linear": "↓"}  # lower is better; for all others higher is
+ARROWS = dict.fromkeys(
+    ("mcd", "mcd_linear", "wer", "cer", "dwer", "dcer"), "↓"
+)  # lower is better; for all others higher is
 COLUMNS = {  # the paper's columns have the same names
     "bitrate_codes": "codes<br>bit/s",
     "bitrate_total": "all bytes<br>bit/s",
@@ -34,12 +36,17 @@ COLUMNS = {  # the paper's columns have the same names
     "si_snr": "SI-SNR<br>dB",
     "mcd_linear": "MCD<br>linear Mel",
     "secs": "SECS",
+    "wer": "WER",
+    "dwer": "dWER",
+    "secs_ge2e": "SECS<br>GE2E",
+    "cer": "CER",
+    "dcer": "dCER",
     "mcd": "MCD<br>cepstral, dB",
     "dnsmos_sig": "DNSMOS<br>SIG",
     "dnsmos_bak": "DNSMOS<br>BAK",
     "dnsmos_p808": "DNSMOS<br>P.808",
 }
-MORE = ("mcd", "dnsmos_sig", "dnsmos_bak", "dnsmos_p808")  # in a table of their own
+MORE = ("secs_ge2e", "cer", "dcer", "mcd", "dnsmos_sig", "dnsmos_bak", "dnsmos_p808")  # in a table of their own
 NOTES = (
     "<details><summary>How each score is computed</summary><p class='small'>PESQ: ITU-T P.862.2, wideband, 16 kHz. "
     "STOI: not extended, signals given at the codec's rate, computed at 10 kHz. ViSQOL: v3, speech mode, 16 kHz, "
@@ -47,7 +54,10 @@ NOTES = (
     "zero mean, at the codec's rate. MCD linear Mel: 10/ln10·√2·‖mel−mel′‖ on 128 magnitude bands (n_fft 1024, "
     "window 512, hop 128), what codec papers print as MCD; it grows with the level. MCD cepstral: order 24, alpha "
     "0.466 at 24 kHz, c0 left out, no alignment, mel-cepstrum of the plain STFT. SECS: cosine of CAM++ embeddings; a "
-    "codec that is conditioned on CAM++ has an advantage in it.</p></details>"
+    "codec that is conditioned on CAM++ has an advantage in it; GE2E (Resemblyzer's weights, 16 kHz) is a network that "
+    "none is conditioned on. WER, CER: errors in what Whisper hears, against the text, after its normalisation, all "
+    "errors over all words; what it mishears in the recordings themselves stands beside. dWER, dCER: against what it "
+    "hears in the recording, where there is no text.</p></details>"
 )
 
 

@@ -15,13 +15,14 @@ from pscodec.data.audio import Pipe, recording_seconds
 from pscodec.utils.errors import UserError
 from pscodec.utils.files import write_text
 
-TABLES = ("wav.scp", "segments", "text", "utt2spk", "spk2utt", "utt2dur", "utt2prompt")
+TABLES = ("wav.scp", "segments", "text", "utt2spk", "spk2utt", "utt2dur", "utt2lang", "utt2prompt")
 OVERSHOOT = 0.5  # seconds that a segment may pass its recording's end, as in Kaldi's extract-segments
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """One utterance: ids, the recording's path, and its stretch `start` to `end` (None: the end). All in seconds."""
+    """One utterance: ids, the recording's path, and its stretch `start` to `end` (None: the end). All in seconds.
+    `language`: of the text, as a code of two letters."""
 
     utt: str
     spk: str
@@ -30,6 +31,7 @@ class Utterance:
     text: str | None = None
     start: float = 0.0
     end: float | None = None
+    language: str | None = None
 
 
 def read_table(path):
@@ -71,9 +73,9 @@ def write_table(path, mapping):
 def read_data_dir(folder, allow_pipes=False):
     """Read a Kaldi data folder as `{utt: Utterance}`, sorted by utt.
 
-    Needs wav.scp and utt2spk; understands segments, text and utt2dur. Relative paths resolve against the current
-    folder. Durations come from utt2dur, else from segments, else from the recordings' headers. Audio itself is not
-    read. Pipes (`cmd |`) in wav.scp are refused unless `allow_pipes`: they run commands.
+    Needs wav.scp and utt2spk; understands segments, text, utt2lang and utt2dur. Relative paths resolve against the
+    current folder. Durations come from utt2dur, else from segments, else from the recordings' headers. Audio itself is
+    not read. Pipes (`cmd |`) in wav.scp are refused unless `allow_pipes`: they run commands.
 
     Raises UserError in one line: what `read_table` raises, ids that do not match, a malformed segment, an unreadable
     header, a pipe.
@@ -93,6 +95,7 @@ def read_data_dir(folder, allow_pipes=False):
     stretches = _read_segments(folder, recordings) or {utt: (utt, 0.0, None) for utt in recordings}
     _same_ids(folder, "segments" if (folder / "segments").exists() else "wav.scp", stretches, "utt2spk", utt2spk)
     texts = _optional(folder, "text", stretches)
+    languages = _optional(folder, "utt2lang", stretches)
     durations = _optional(folder, "utt2dur", stretches)
     utterances = {}
     for utt in sorted(stretches):
@@ -108,7 +111,8 @@ def read_data_dir(folder, allow_pipes=False):
             duration = recording_seconds(path) - start
         if not duration > 0.0:
             raise UserError(f"{folder}: {utt} lasts {duration} s; a duration must be positive")
-        utterances[utt] = Utterance(utt, spk, path, duration, None if texts is None else texts[utt], start, end)
+        text, language = (None if table is None else table[utt] for table in (texts, languages))
+        utterances[utt] = Utterance(utt, spk, path, duration, text, start, end, language or None)
     return utterances
 
 
@@ -162,8 +166,8 @@ def _same_ids(folder, name, ids, other_name, other):
 def write_data_dir(folder, utterances):
     """Write utterances (an iterable, or a dict's values) as a Kaldi data folder: each file atomic and sorted.
 
-    text is written if any utterance has one, segments if any is a stretch of its recording; tables that an earlier
-    run left and that this one does not write are removed, so that the folder always agrees with itself.
+    text and utt2lang are written if any utterance has one, segments if any is a stretch of its recording; tables that
+    an earlier run left and that this one does not write are removed, so that the folder always agrees with itself.
     Raises UserError for an id that comes twice or an empty folder.
     """
     folder = Path(folder)
@@ -187,6 +191,8 @@ def write_data_dir(folder, utterances):
         tables["wav.scp"] = {u.utt: u.path for u in items}
     if any(u.text is not None for u in items):
         tables["text"] = {u.utt: " ".join((u.text or "").split()) for u in items}
+    if any(u.language is not None for u in items):
+        tables["utt2lang"] = {u.utt: u.language or "" for u in items}
     speakers = {}
     for u in items:
         speakers.setdefault(u.spk, []).append(u.utt)

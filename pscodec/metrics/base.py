@@ -12,6 +12,10 @@ class MetricError(Exception):
     """The metric is undefined for this input (silence, too short ...). Its text says why, in a few words."""
 
 
+class SilentError(MetricError):
+    """There is nothing in the signal."""
+
+
 def resample(wav, sample_rate, target_rate):
     """`wav` `[L]` (array) from `sample_rate` to `target_rate` Hz with torchaudio's default windowed sinc, float64 out.
 
@@ -36,7 +40,7 @@ def signal(wav, name="the decoded signal", silence=SILENCE):
     if not np.isfinite(wav).all():
         raise MetricError(f"{name} holds NaN or infinity")
     if np.abs(wav).max() <= silence:
-        raise MetricError(f"{name} is silent")
+        raise SilentError(f"{name} is silent")
     return wav
 
 

@@ -1,12 +1,10 @@
 """DNSMOS P.835 and P.808 (Reddy et al., ICASSP 2021 and 2022): opinion scores without a reference."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 
 from pscodec.metrics.base import resample, signal
 from pscodec.metrics.mel import slaney_mel
+from pscodec.utils.packages import find
 
 RATE = 16000
 WINDOW = 144160  # 9.01 s
@@ -28,10 +26,9 @@ class Dnsmos:
     def __init__(self):
         import onnxruntime
 
-        package = importlib.util.find_spec("speechmos")
-        if package is None:
+        models = find("speechmos/dnsmos_models")
+        if models is None:
             raise ImportError("speechmos is not installed")
-        models = Path(package.origin).parent / "dnsmos_models"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3

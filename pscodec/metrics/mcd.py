@@ -21,8 +21,9 @@ def mcd(ref, hyp, sample_rate):
     Mean over all frames of 10 / ln 10 * sqrt(2 * sum_{d=1..24} (c_d - c'_d)^2): order 24, c_0 (the level) left out,
     no alignment, because a codec keeps time. The mel-cepstrum comes from the plain STFT (Hann, 1024 samples at
     24 kHz, 42.7 ms, every 5 ms, power floored at -100 dB of full scale): log power -> cepstrum -> frequency warping
-    with alpha 0.466 at 24 kHz (0.42 at 16 kHz), cut at the order, as SPTK's `freqt` does. There is no envelope
-    estimation (WORLD, or SPTK's iterative `mcep`), so figures compare only among themselves.
+    with alpha 0.466 at 24 kHz (0.42 at 16 kHz), cut at the order, as SPTK's `mcep` does before it iterates (the tests
+    compare it with diffsptk). There is no envelope estimation (WORLD, or those iterations), so figures compare only
+    among themselves.
     Raises MetricError for silence, for less than one window, and for a sample rate without a known alpha.
     """
     ref, hyp = pair(ref, hyp, sample_rate, min_seconds=0.05)

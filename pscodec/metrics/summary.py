@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from pscodec.metrics.scorer import columns
+from pscodec.metrics.scorer import COUNTS, METRICS, columns, scores
 from pscodec.utils.errors import UserError
 from pscodec.utils.files import atomic_path
 
@@ -29,7 +29,7 @@ def summarise(rows, names):
     """`{split: {condition: {column: {mean, ci95, n, failed}, "utterances": n}}}`.
 
     `ci95` is the half width of the 95 % interval of the mean over utterances (Student's t), null for one utterance.
-    The bit rates also hold `pooled`, all bits over all seconds.
+    Rates of errors are pooled: all errors over all words. The bit rates also hold `pooled`, all bits over all seconds.
     """
     groups = defaultdict(list)
     for row in rows:
@@ -37,11 +37,12 @@ def summarise(rows, names):
     summary = defaultdict(dict)
     for (split, condition), group in groups.items():
         entry = summary[split][condition] = {"utterances": len(group)}
-        for column in [*columns(names), *BITS]:
+        for column in [*scores(names), *BITS]:
             values = [row[column] for row in group if column in row]
+            counts = [row[count] for count, name in COUNTS.items() if name == column for row in group if column in row]
             failed = sum(column in columns(row["failures"]) for row in group)
             if values or failed:
-                entry[column] = {**mean_ci(values), "failed": failed}
+                entry[column] = {**mean_ci(values, counts or None), "failed": failed}
             if values and column in BITS:
                 seconds = [row["seconds"] for row in group if column in row]
                 entry[column]["pooled"] = sum(v * s for v, s in zip(values, seconds, strict=True)) / sum(seconds)
@@ -64,18 +65,24 @@ def read_scores(path):
     return rows
 
 
-def mean_ci(values):
-    """`{mean, ci95, n}` of a list of numbers; null where there is none."""
+def mean_ci(values, counts=None):
+    """`{mean, ci95, n}` of a list of numbers; null where there is none.
+
+    With `counts`, what each of `values` is a rate of, the mean is sum(counts * values) / sum(counts), and its interval
+    that of a ratio of means: of count * (value - mean) over the mean count (Cochran, Sampling Techniques, 1977,
+    eq. 6.13). Equal counts give the plain mean and its interval.
+    """
     from scipy.stats import t
 
     n = len(values)
     if n == 0:
         return {"mean": None, "ci95": None, "n": 0}
-    mean = math.fsum(values) / n
+    weights = [count * n / math.fsum(counts) for count in counts] if counts else [1.0] * n
+    mean = math.fsum(w * v for w, v in zip(weights, values, strict=True)) / n
     if n == 1:
         return {"mean": mean, "ci95": None, "n": 1}
-    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    return {"mean": mean, "ci95": float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n), "n": n}
+    squares = math.fsum((w * (v - mean)) ** 2 for w, v in zip(weights, values, strict=True))
+    return {"mean": mean, "ci95": float(t.ppf(0.975, n - 1)) * math.sqrt(squares / (n - 1) / n), "n": n}
 
 
 def codebook_usage(streams):
@@ -111,3 +118,15 @@ def format_mean(entry):
     digits = 0 if abs(entry["mean"]) >= 100 else 2 if abs(entry["mean"]) >= 10 else 3
     ci = "" if entry["ci95"] is None else f" ± {entry['ci95']:.{digits}f}"
     return f"{entry['mean']:.{digits}f}{ci}"
+
+
+def format_table(title, entries):
+    """Lines of a table of `summarise`'s `entries` (of one split): a line a metric, a column a condition."""
+    names = [c for c in [*scores(METRICS), *BITS] if any(c in entry for entry in entries.values())]
+    table = [[title, *entries], ["utterances", *(str(entry["utterances"]) for entry in entries.values())]]
+    table += [[name, *(format_mean(entry.get(name)) for entry in entries.values())] for name in names]
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    return [
+        "  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))])
+        for first, *rest in table
+    ]

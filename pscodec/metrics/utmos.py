@@ -10,7 +10,8 @@ class Utmos:
     """A TorchScript export of a UTMOS predictor: float32 `[1, L]` at 16 kHz in, one number out.
 
     No weights come with this toolkit. TorchScript is asked for because it is a whole model in one file that runs
-    without importing anyone's code and is read without unpickling Python objects. Raises UserError for another file.
+    without importing anyone's code and is read without unpickling Python objects. `utmos_scripted.pt` of UTMOS-PyTorch
+    (MIT) is one; `torch.jit.save(torch.jit.script(model), FILE)` writes one. Raises UserError for another file.
     """
 
     def __init__(self, path):

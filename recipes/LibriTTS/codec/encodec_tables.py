@@ -71,7 +71,8 @@ def command(row, args):
         options |= {key: str(value) for key, value in scaled(values, args.budget).items()}
     words = " ".join(f"--{key} {value}" for key, value in options.items())  # which run.sh splits at spaces
     run = ["bash", HERE / "run.sh", "--config", row["config"], "--exp", exp, "--corpus", args.corpus]
-    run += ["--preset", args.preset, "--compare", others, "--stop-stage", "6", "--train-args", words]
+    run += ["--preset", args.preset, "--compare", others, "--words", "0", "--stop-stage", "6"]
+    run += ["--train-args", words]
     run += ["--entropy", row["entropy"]]
     return [*map(str, run), *shlex.split(args.run_args)]
 

@@ -33,7 +33,11 @@
 #   --entropy-args "..."           options for train_language.py                                 (none)
 #   --checkpoint best|last         what stage 5 decodes                                          (best)
 #   --compare "A B:1"              codecs for stages 5 to 7 beside this one: experiments or released ones; :K, of K codebooks
-#                                  (mini: pscodec_small_24k:1, which comes with the package; else none); without DNSMOS
+#                                  (mini: pscodec_small_24k:1, which comes with the package; else none); without DNSMOS and words
+#   --words N                      test utterances a set whose words Whisper hears, for WER and CER (mini: 20, spread evenly; else all)
+#   --whisper NAME                 base | tiny.en (English alone) | a folder with a model for CTranslate2       (base)
+#   --utmos FILE                   TorchScript model for UTMOS, [1, L] at 16 kHz -> score; utmos_scripted.pt of
+#                                  UTMOS-PyTorch is one, torch.jit.save writes one of a model of yours   (none)
 #   --allow-pipes true|false       run commands that a wav.scp of yours holds                    (false)
 #   --nj N                         processes for features and scores, in all                     (all cores)
 #   --ngpu N                       GPUs; stages 2 to 6 share their work over so many processes   (1)
@@ -63,6 +67,9 @@ entropy=false
 entropy_args=
 checkpoint=best
 compare=unset
+words=
+whisper=base
+utmos=
 allow_pipes=false
 nj=$(nproc)
 ngpu=1
@@ -71,7 +78,7 @@ ngpu=1
 
 name=$corpus tests=test controls=test others= tests_alone=false
 case $corpus in
-    mini) tests="test test_unseen" others=pscodec_small_24k:1 ;;
+    mini) tests="test test_unseen" others=pscodec_small_24k:1 words=${words:-20} ;;
     libritts) tests="test_clean test_other" controls= ;;
     ljspeech | vctk | aishell3) tests=test_$corpus controls= tests_alone=true ;;
     none) name=own ;;
@@ -198,10 +205,13 @@ if at 5 "code and decode ($test_sets)"; then
 fi
 
 if at 6 "score"; then
-    evaluate() { launch -m pscodec.bin.evaluate --data "$data" --splits "$test_sets" --campplus "$campplus" --nj "$nj_each" "${pipes[@]}" "$@"; }
+    evaluate() {
+        launch -m pscodec.bin.evaluate --data "$data" --splits "$test_sets" --campplus "$campplus" --whisper "$whisper" \
+            ${utmos:+--utmos "$utmos"} ${words:+--words "$words"} --nj "$nj_each" "${pipes[@]}" "$@"
+    }
     evaluate --exp "$exp"
-    for folder in "${compared[@]}"; do   # DNSMOS, half of all the time that scores take, is left to the codec that this run is about
-        evaluate --exp "$folder" --metrics "pesq stoi visqol si_snr mcd mcd_linear secs"
+    for folder in "${compared[@]}"; do   # DNSMOS and words, most of the time that scores take, are left to the codec that this run is about
+        evaluate --exp "$folder" --metrics "pesq stoi visqol ${utmos:+utmos} si_snr mcd mcd_linear secs secs_ge2e"
     done
 fi
 

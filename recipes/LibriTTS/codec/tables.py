@@ -252,7 +252,7 @@ def execute(run, args):
     if run.parent and not run.parent.done:
         return f"its parent {run.parent.name} failed"
     print(f"\n==== {run.name}: {', '.join(run.row.systems)}", flush=True)
-    common = ["--config", run.row.config, "--exp", run.exp, "--preset", args.preset, "--compare", ""]
+    common = ["--config", run.row.config, "--exp", run.exp, "--preset", args.preset, "--compare", "", "--words", "0"]
     for corpus in run.corpora:
         if run.scores(corpus).exists():
             continue

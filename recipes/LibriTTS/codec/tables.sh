@@ -22,7 +22,7 @@
 #   --preset NAME       as of run.sh                                                        (mini for mini, else paper)
 #   --out DIR           where everything goes                                               (exp/[encodec_]tables_CORPUS[_BUDGET])
 #   --train-args "..."  options for train.py, for every row
-#   --run-args "..."    options for run.sh, for every row (--ngpu 8 --nj 4 ...)
+#   --run-args "..."    options for run.sh, for every row (--ngpu 8 --nj 4 --utmos FILE ...)
 #   --dry-run           print the plan and its cost; do nothing
 
 set -euo pipefail

@@ -26,6 +26,7 @@ class Recording:
     spk: str
     path: Path
     text: str | None = None
+    language: str | None = None
 
 
 def look(recordings, shortest, longest, decode, nj=2, desc="look at audio"):
@@ -48,7 +49,8 @@ def look(recordings, shortest, longest, decode, nj=2, desc="look at audio"):
                 return "near-silent (peak under -60 dBFS)"
         except UserError as error:
             return str(error).removeprefix(f"{recording.path}: ")
-        return Utterance(recording.utt, recording.spk, str(recording.path), seconds, recording.text)
+        said = {"text": recording.text, "language": recording.language}
+        return Utterance(recording.utt, recording.spk, str(recording.path), seconds, **said)
 
     utterances, left_out, taken = [], [], {}
     with concurrent.futures.ThreadPoolExecutor(max(1, nj)) as pool:
@@ -96,7 +98,7 @@ def walk_libritts(folder):
     for path in sorted(Path(folder).glob("*/*/*.wav")):
         note = path.with_suffix(".normalized.txt")
         text = note.read_text(encoding="utf-8") if note.exists() else None
-        recordings.append(Recording(path.stem.replace("_", "-", 1), path.parts[-3], path, text))
+        recordings.append(Recording(path.stem.replace("_", "-", 1), path.parts[-3], path, text, "en"))
     return recordings
 
 
@@ -108,7 +110,7 @@ def walk_librispeech(folder):
         for file in chapter.glob("*.trans.txt"):
             texts |= dict(line.split(" ", 1) for line in file.read_text(encoding="utf-8").splitlines() if " " in line)
         spk = chapter.parent.name
-        recordings += [Recording(p.stem, spk, p, texts.get(p.stem)) for p in sorted(chapter.glob("*.flac"))]
+        recordings += [Recording(p.stem, spk, p, texts.get(p.stem), "en") for p in sorted(chapter.glob("*.flac"))]
     return recordings
 
 
@@ -117,7 +119,7 @@ def walk_ljspeech(folder):
     folder = Path(folder)
     with open(folder / "metadata.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE))
-    return [Recording(row[0], "LJ", folder / "wavs" / f"{row[0]}.wav", row[-1]) for row in rows if row]
+    return [Recording(row[0], "LJ", folder / "wavs" / f"{row[0]}.wav", row[-1], "en") for row in rows if row]
 
 
 def walk_vctk(folder):
@@ -127,7 +129,7 @@ def walk_vctk(folder):
         name, spk = path.stem.removesuffix("_mic1"), path.parent.name
         note = folder / "txt" / spk / f"{name}.txt"
         text = " ".join(note.read_text(encoding="utf-8").split()) if note.is_file() else None
-        recordings.append(Recording(f"{spk}-{name[1:]}", spk, path, text))
+        recordings.append(Recording(f"{spk}-{name[1:]}", spk, path, text, "en"))
     return recordings
 
 
@@ -138,4 +140,4 @@ def walk_aishell3(folder):
         name, _, words = line.partition("\t")
         texts[Path(name).stem] = "".join(words.split()[::2])
     paths = sorted((folder / "wav").glob("*/*.wav"))
-    return [Recording(f"{p.parent.name}-{p.stem}", p.parent.name, p, texts.get(p.stem)) for p in paths]
+    return [Recording(f"{p.parent.name}-{p.stem}", p.parent.name, p, texts.get(p.stem), "zh") for p in paths]

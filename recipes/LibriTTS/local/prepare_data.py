@@ -1,4 +1,4 @@
-"""Stage 1: data folders, `data/<split>/{wav.scp,utt2spk,spk2utt,utt2dur[,text][,utt2prompt]}`, written and validated.
+"""Stage 1: data folders, `data/<split>/{wav.scp,utt2spk,spk2utt,utt2dur[,text][,utt2lang][,utt2prompt]}`, validated.
 
   python prepare_data.py --corpus mini                      train dev test test_unseen
   python prepare_data.py --corpus libritts                  train dev test_clean test_other
@@ -12,6 +12,7 @@ The corpus itself is only read. Test splits get `utt2prompt`: for each utterance
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import corpora
@@ -40,6 +41,7 @@ def prepare_mini(args):
         recordings, voices, left_out = known + unseen, {r.spk for r in unseen}, []
     else:
         recordings, left_out = corpora.walk_speakers(_present(folder, "stage 0, --corpus mini"))
+        recordings = [replace(r, language=r.spk[:2]) for r in recordings]  # of en_US_f_Allison
         voices = set((args.unseen_voice or UNSEEN_VOICE).split(","))
     spoken = {r.spk for r in recordings}
     if not voices <= spoken or not spoken - voices:
