@@ -23,7 +23,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["pscodec", "pscodec.*"]),
-    package_data={"pscodec": ["weights/*/*"]},
+    package_data={"pscodec": ["weights/*/*", "demo/*.*", "listening/*.*"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.11",

@@ -5,7 +5,7 @@ from importlib import import_module
 
 from pscodec.utils.errors import one_line_errors
 
-COMMANDS = ("encode", "decode", "enroll", "info", "bench", "separate")
+COMMANDS = ("encode", "decode", "enroll", "info", "bench", "separate", "demo")
 
 
 @one_line_errors

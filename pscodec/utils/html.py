@@ -38,12 +38,12 @@ details summary { cursor: pointer; color: var(--accent); margin: 8px 0 }
 """
 
 
-def page(title, body):
-    """A whole HTML page of `body` (HTML)."""
+def page(title, body, style="", end=""):
+    """A whole HTML page of `body` (HTML); `style`: more CSS, `end`: what follows the body, scripts."""
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
-        f"<style>{CSS}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<style>{CSS}{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n{end}</body>\n</html>\n"
     )
 
 
