@@ -77,7 +77,7 @@ def export(graph, path):
 
     A graph has the names of its `inputs` and `outputs`, and gives an `example` of its inputs for so many frames. The
     distance is the share of onnxruntime's codes that differ, or the largest difference of a number. Raises UserError,
-    with nothing written, where it is more than rounding explains.
+    with nothing written, where it is more than rounding explains, and for what ONNX has no operation for.
     """
     import onnxruntime
 
@@ -88,7 +88,10 @@ def export(graph, path):
             # the newer exporter (torch.export) takes minutes on these networks, this one seconds
             warnings.simplefilter("ignore")
             named = {"input_names": graph.inputs, "output_names": graph.outputs, "dynamic_axes": axes}
-            torch.onnx.export(graph, graph.example(FRAMES[0]), partial, **named, opset_version=OPSET, dynamo=False)
+            try:
+                torch.onnx.export(graph, graph.example(FRAMES[0]), partial, **named, opset_version=OPSET, dynamo=False)
+            except torch.onnx.errors.OnnxExporterError as error:
+                raise UserError(f"{path}: ONNX cannot say this: {str(error).splitlines()[0]}") from None
         session = onnxruntime.InferenceSession(partial, providers=["CPUExecutionProvider"])
         distances = [_distances(session, graph, graph.example(frames)) for frames in FRAMES]
         for name, *errors in zip(graph.outputs, *distances, strict=True):
