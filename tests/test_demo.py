@@ -1,7 +1,11 @@
 """The page that codes speech in a browser: its graphs, its bytes, its codes."""
 
+import signal
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 
 import numpy as np
 import onnxruntime
@@ -225,6 +229,20 @@ def test_what_the_microphone_hears_is_coded(browser, page, exp):
     assert 1.9 < len(wav) / 24000 < 30 and np.abs(wav).max() > 0.05
     codes, expected = bitstream.unpack(found["900bps.psc"]).codes, load_codec(exp).encode(wav, 24000).codes
     assert codes.shape == expected.shape and (codes != expected).mean() < 0.02  # of samples rounded to 16 bits
+
+
+def test_a_folder_is_served_here_until_it_is_interrupted(tmp_path):
+    (tmp_path / "index.html").write_text("<p>a page")
+    command = [sys.executable, "-m", "pscodec.cli", "demo", "--out", str(tmp_path), "--serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        assert "is there already" in program.stdout.readline()
+        url = program.stdout.readline().split()[0]
+        with urllib.request.urlopen(url) as answer:
+            assert answer.read() == b"<p>a page"
+        with pytest.raises(SystemExit, match=r"port \d+: Address already in use"):
+            cli.main([*command[3:-1], url.rpartition(":")[2]])
+        program.send_signal(signal.SIGINT)
+        assert program.wait(30) == 0
 
 
 def test_a_page_is_not_overwritten(page, exp):

@@ -9,7 +9,7 @@ from string import Template
 from pscodec.demo.graphs import write_graphs
 from pscodec.demo.runtime import FILES
 from pscodec.utils.files import write_text
-from pscodec.utils.html import page
+from pscodec.utils.html import CONTROLS, page
 from pscodec.utils.web import bundle, data, packed, script
 
 HERE = Path(__file__).parent
@@ -32,4 +32,4 @@ def build(path, coder, n_qs, runtime):
     parts += [script(bundle(HERE / "page.js"))]
     body = Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(name=escape(facts["name"]))
     style = (HERE / "style.css").read_text(encoding="utf-8")
-    write_text(path, page(f"{facts['name']}: hear a speech codec", body, style, "".join(parts)))
+    write_text(path, page(f"{facts['name']}: hear a speech codec", body, CONTROLS + style, "".join(parts)))

@@ -9,7 +9,8 @@ export async function unpack(id) {
   const element = document.getElementById(id);
   const text = atob(element.textContent);
   element.remove();
-  const packed = Uint8Array.from(text, (letter) => letter.charCodeAt(0));
+  const packed = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) packed[i] = text.charCodeAt(i); // many times faster than Uint8Array.from
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }

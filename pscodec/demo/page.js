@@ -11,18 +11,20 @@ const COLUMNS = 900; // of a spectrogram
 
 const facts = JSON.parse(textOf("codec.json"));
 const player = new Player(showPlace);
-const versions = []; // { name, buffer, element }
+const versions = []; // { buffer, element }
 let worker, microphone, original;
+let loaded = false; // the codec
 
 const find = (id) => document.getElementById(id);
 
-function say(text, state = "") {
+// `state`: ready, busy, or error, after which another recording may do better if the codec itself is there.
+function say(text, state) {
   find("status").textContent = text;
   find("status").classList.toggle("error", state === "error");
   document.body.classList.toggle("busy", state === "busy");
-  const ready = state !== "busy";
-  find("choose").disabled = !ready;
-  find("record").disabled = !ready || !navigator.mediaDevices;
+  const waiting = loaded && state !== "busy";
+  find("choose").disabled = !waiting;
+  find("record").disabled = !waiting || !navigator.mediaDevices;
 }
 
 const INVITATION = navigator.mediaDevices
@@ -44,8 +46,9 @@ async function start() {
 }
 
 function answer(data) {
+  loaded ||= Boolean(data.ready);
   if (data.error) say(`The codec failed: ${data.error}`, "error");
-  else if (data.ready || data.done) say(data.ready ? INVITATION : summary(), "");
+  else if (data.ready || data.done) say(data.ready ? INVITATION : summary(), "ready");
   else showCoded(data);
 }
 
@@ -59,15 +62,20 @@ function code(wav, name) {
   const most = LONGEST * facts.sample_rate;
   if (wav.length < SHORTEST * facts.sample_rate) return say(`${name}: too short`, "error");
   original = { wav: wav.slice(0, most), name: wav.length > most ? `${name}, its first ${LONGEST} s` : name };
-  player.reset();
-  versions.length = 0;
-  find("versions").replaceChildren();
-  find("keys").hidden = false;
   original.levels = levels(original.wav, COLUMNS);
-  const rate = 16 * facts.sample_rate;
-  show("Original", original.wav, original.levels, [`${number(rate)} bit/s`, `${number(2 * original.wav.length)} bytes`], "original");
+  clear();
+  const told = [`${number(16 * facts.sample_rate)} bit/s`, `${number(2 * original.wav.length)} bytes`];
+  show("Original", original.wav, original.levels, told, "original");
   say("Coding …", "busy");
   worker.postMessage({ wav: original.wav });
+}
+
+function clear() {
+  player.reset();
+  versions.length = 0;
+  for (const link of find("versions").querySelectorAll("a")) URL.revokeObjectURL(link.href);
+  find("versions").replaceChildren();
+  find("keys").hidden = false;
 }
 
 async function takeFile(file) {
@@ -116,11 +124,14 @@ function showCoded({ n_q, file, wav, seconds }) {
   const duration = wav.length / facts.sample_rate;
   const { bitrate } = facts.rates.find((rate) => rate.n_q === n_q);
   const total = file.bytes.length;
-  const parts = [`codes ${number(file.codes)}`, file.side && `prompt ${number(file.side)}`, `packets ${number(file.container)}`];
-  const bits = `${number((8 * total) / duration)} bit/s in all`;
-  const told = [`${number(total)} bytes (${parts.filter(Boolean).join(" + ")})`, bits, `${(duration / seconds).toFixed(0)} × real time`];
+  const speed = duration / seconds;
+  const prompt = file.side ? ` + prompt ${number(file.side)}` : "";
+  const told = [
+    `${number(total)} bytes (codes ${number(file.codes)}${prompt} + packets ${number(file.container)})`,
+    `${number((8 * total) / duration)} bit/s in all`,
+    `${speed < 10 ? speed.toFixed(1) : number(speed)} × real time`,
+  ];
   const element = show(`${number(bitrate)} bit/s`, wav, levels(wav, COLUMNS), told, `${bitrate}bps`);
-  element.dataset.nQ = n_q;
   addLink(element, `${bitrate}bps.psc`, "coded file (.psc)", file.bytes);
 }
 
@@ -186,8 +197,8 @@ document.ondrop = (event) => {
 
 document.onkeydown = (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const chosen = versions[Number(event.key) - 1];
-  if (chosen && player.version !== Number(event.key) - 1) player.toggle(Number(event.key) - 1, chosen.buffer);
+  const version = Number(event.key) - 1;
+  if (versions[version] && player.version !== version) player.toggle(version, versions[version].buffer);
   if (event.key === " " && player.version !== null) {
     event.preventDefault();
     player.stop();

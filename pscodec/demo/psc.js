@@ -35,12 +35,7 @@ export function packFile(facts, { codes, side, samples }) {
 
 function packHeader(facts, { nQ, framesPerPacket, samples, sized, sideBytes }) {
   const more = sized ? [1, ...uint(4, framesPerPacket * facts.hop_length), 0] : []; // one channel, no flags
-  const body = [
-    ...more,
-    ...packText(facts.name, MOST_NAME),
-    sideBytes.length ? SIDE_SENT : SIDE_NONE,
-    ...sideBytes,
-  ];
+  const body = [...more, ...packText(facts.name, MOST_NAME), sideBytes.length ? SIDE_SENT : SIDE_NONE, ...sideBytes];
   const start = [
     ...new TextEncoder().encode("PSC"),
     sized ? 3 : 2,
@@ -58,7 +53,8 @@ function packHeader(facts, { nQ, framesPerPacket, samples, sized, sideBytes }) {
 
 function packSide(side) {
   const parts = side.map(({ name, tokens, entries, levels, step }) => {
-    if (!tokens) return [...packText(name, 255), ...uint(2, levels.length), ...float(step), ...levels.map((x) => x & 255)];
+    if (!tokens)
+      return [...packText(name, 255), ...uint(2, levels.length), ...float(step), ...levels.map((x) => x & 255)];
     const packed = packCodes([tokens], 0, tokens.length, Math.max(1, (entries - 1).toString(2).length));
     return [...packText(name, 255), ...uint(2, TOKENS + tokens.length), ...uint(4, entries), ...packed];
   });

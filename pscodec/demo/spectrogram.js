@@ -21,7 +21,10 @@ export function levels(wav, columns) {
     const real = window.map((w, i) => w * (wav[start + i] ?? 0));
     const imaginary = new Float32Array(SIZE);
     fft(real, imaginary);
-    const column = Float32Array.from({ length: SIZE / 2 }, (_, k) => 10 * Math.log10(real[k] ** 2 + imaginary[k] ** 2 + 1e-12));
+    const column = Float32Array.from(
+      { length: SIZE / 2 },
+      (_, k) => 10 * Math.log10(real[k] ** 2 + imaginary[k] ** 2 + 1e-12),
+    );
     loudest = column.reduce((most, x) => Math.max(most, x), loudest);
     frames.push(column);
   }

@@ -20,7 +20,7 @@ from pscodec.data.audio import save_audio
 from pscodec.listening.sounds import anchor, excerpts, recordings
 from pscodec.utils.errors import UserError
 from pscodec.utils.files import write_text
-from pscodec.utils.html import page
+from pscodec.utils.html import CONTROLS, page
 from pscodec.utils.progress import progress
 from pscodec.utils.web import bundle, data, script
 
@@ -119,8 +119,8 @@ def _sweep(folder, ids):
 
 
 def _page(key, per_listener, title):
-    test = {"id": key.id, "kind": key.kind, "seed": key.seed, "per_listener": per_listener}
+    test = {"id": key.id, "kind": key.kind, "per_listener": per_listener}
     test["trials"] = [{"stimuli": ids, "reference": reference} for ids, reference in key.trials]
     body, style = ((HERE / name).read_text(encoding="utf-8") for name in ("page.html", "style.css"))
     end = data("test.json", "application/json", json.dumps(test)) + script(bundle(HERE / "page.js"))
-    return page(title, body, style, end)
+    return page(title, body, CONTROLS + style, end)

@@ -20,7 +20,7 @@ function element(name, properties, ...children) {
 // ---- the session of a listener: the trials in their order, and what was answered so far
 
 function trialsOf(listener) {
-  const random = generator(`${test.id} ${test.seed} ${listener}`);
+  const random = generator(`${test.id} ${listener}`); // the id follows from the seed, among others
   const trials = shuffled(test.trials, random).slice(0, test.per_listener ?? undefined);
   return trials.map(({ stimuli, reference }) => ({ stimuli: shuffled(stimuli, random), reference }));
 }
@@ -59,7 +59,7 @@ function show() {
   find("question").textContent = words.question;
   const versions = together ? "1, 2 … play the versions" : "1 plays the recording";
   find("keys").textContent = `Keys: ${reference ? "0 plays the reference, " : ""}${versions}, space stops.`;
-  const rows = stimuli.map((id, i) => row(id, together ? "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[i] ?? `${i + 1}` : "Recording"));
+  const rows = stimuli.map((id, i) => row(id, together ? String.fromCharCode(65 + i) : "Recording"));
   const open = reference ? [sound(reference, "Reference", "open")] : [];
   find("sounds").replaceChildren(...open, ...(together ? [scale()] : []), ...rows);
   check();
@@ -67,8 +67,7 @@ function show() {
 
 function sound(id, name, kind, ...answer) {
   const button = element("button", { type: "button", textContent: `▶ ${name}`, onclick: () => toggle(id) });
-  const made = element("div", { className: `sound ${kind}`, id: `sound-${id}` }, button, ...answer);
-  return made;
+  return element("div", { className: `sound ${kind}`, id: `sound-${id}` }, button, ...answer);
 }
 
 function row(id, name) {
@@ -82,7 +81,14 @@ function scale() {
 
 function slider(id, name) {
   const output = element("output", { textContent: "–" });
-  const input = element("input", { type: "range", min: 0, max: 100, value: 50, className: "untouched", ariaLabel: name });
+  const input = element("input", {
+    type: "range",
+    min: 0,
+    max: 100,
+    value: 50,
+    className: "untouched",
+    ariaLabel: name,
+  });
   input.oninput = input.onclick = () => {
     input.classList.remove("untouched");
     output.textContent = input.value;
@@ -101,7 +107,10 @@ function steps(id) {
 
 function toggle(id) {
   if (player.playing === id) return player.stop();
-  player.play(id).catch(() => (find("error").textContent = `A sound cannot be played: audio/${id}.wav`));
+  player.play(id).catch((error) => {
+    const overtaken = error.name === "AbortError"; // by the next sound, before it began
+    if (!overtaken) find("error").textContent = `A sound cannot be played: audio/${id}.wav`;
+  });
 }
 
 function mark(playing) {

@@ -24,7 +24,7 @@ export class Player {
     sound.currentTime = place;
     this.playing = id;
     await sound.play();
-    this.onChange(id);
+    if (this.playing === id) this.onChange(id);
   }
 
   stop() {

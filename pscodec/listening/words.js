@@ -3,8 +3,8 @@
 export const WORDS = {
   mushra: {
     task:
-      "You will hear a recording and several versions of it. Rate the quality of every version, from 0 to 100, compared " +
-      "with the reference. One of them is the reference itself: it should get 100.",
+      "You will hear a recording and several versions of it. Rate the quality of every version, from 0 to 100, " +
+      "compared with the reference. One of them is the reference itself: it should get 100.",
     question: "How good is each version, compared with the reference?",
     scale: ["Bad", "Poor", "Fair", "Good", "Excellent"],
   },
@@ -15,8 +15,8 @@ export const WORDS = {
   },
   smos: {
     task:
-      "You will hear pairs of recordings. Rate how much the second sounds like the speaker of the reference, from 1 to 5. " +
-      "It is about the voice alone, not about the quality.",
+      "You will hear pairs of recordings. Rate how much the second sounds like the speaker of the reference, from 1 " +
+      "to 5. It is about the voice alone, not about the quality.",
     question: "How much is it the voice of the reference?",
     scale: ["Not at all", "Little", "Somewhat", "Much", "The same voice"],
   },
