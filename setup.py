@@ -12,13 +12,8 @@ EXTRAS = {
     "train": ["tensorboard"],
     "corpus": ["G722>=1.2.8"],
     "onnx": ["onnx>=1.17", "onnxruntime"],
-    "test": [
-        "pytest",
-        "pytest-xdist",
-        "ruff",
-        "encodec==0.1.1",
-        "selenium>=4.20",
-    ],  # encodec: what models/encodec.py is compared with
+    # encodec: what models/encodec.py is compared with; selenium: clicks through pages in a browser
+    "test": ["pytest", "pytest-xdist", "ruff", "encodec==0.1.1", "selenium>=4.20"],
 }
 
 setup(

@@ -18,8 +18,9 @@ def add_arguments(parser):
     parser.add_argument("--exp", default=given, required=given is None, help="experiment folder with the trained codec")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--out", required=True, help="folder to write to")
-    parser.add_argument("--n-q", type=int, nargs="+", help="numbers of codebooks (of those it was trained for: the "
-                        "fewest and all)")  # fmt: skip
+    parser.add_argument(
+        "--n-q", type=int, nargs="+", help="numbers of codebooks; default: the fewest it learned, and all"
+    )
     parser.add_argument("--runtime", help="folder of onnxruntime-web")
     parser.add_argument("--force", action="store_true", help="overwrite the page that is there")
     parser.add_argument("--serve", action="store_true", help="serve the folder on localhost until it is interrupted")

@@ -68,8 +68,19 @@ def read_key(folder):
         raise UserError(f"{path}: not the key of a listening test") from None
 
 
-def make(folder, systems, reference=None, kind="mushra", number=20, seconds=5.0, anchors=(3500,), seed=0,
-         sample_rate=None, per_listener=None, title=None):  # fmt: skip
+def make(
+    folder,
+    systems,
+    reference=None,
+    kind="mushra",
+    number=20,
+    seconds=5.0,
+    anchors=(3500,),
+    seed=0,
+    sample_rate=None,
+    per_listener=None,
+    title=None,
+):
     """Write a test of `systems` (name -> folder of recordings) to `folder`; returns its `Key` and how many recordings
     were left out because not all have them.
 
