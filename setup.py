@@ -24,6 +24,7 @@ EXTRAS = {
         "pytest",
         "pytest-xdist",
         "ruff",
+        "selenium>=4.20",  # clicks through pages in a browser
         "encodec==0.1.1",  # what models/encodec.py is compared with
         "mir_eval>=0.8",  # and what metrics are: this, and speechmos and Resemblyzer, which need the other three
         "librosa>=0.10",
@@ -40,7 +41,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["pscodec", "pscodec.*"]),
-    package_data={"pscodec": ["weights/*/*"]},
+    package_data={"pscodec": ["weights/*/*", "demo/*.*", "listening/*.*"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.11",

@@ -6,6 +6,7 @@ from importlib import import_module
 from pscodec.utils.errors import one_line_errors
 
 COMMANDS = ("encode", "decode", "enroll", "info", "bench", "score", "separate")
+COMMANDS += ("demo", "listening-test", "listening-results")
 
 
 @one_line_errors
@@ -13,7 +14,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="pscodec", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar=" | ".join(COMMANDS))
     for name in COMMANDS:
-        module = import_module(f"pscodec.commands.{name}")
+        module = import_module(f"pscodec.commands.{name.replace('-', '_')}")
         command = commands.add_parser(
             name,
             help=module.__doc__,

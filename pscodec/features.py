@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import torchaudio
@@ -21,9 +22,13 @@ def stft(wav, n_fft, hop_length, normalized=False):
 
 def _windows(wav, n_fft, hop_length):
     """`[..., L]` -> `[..., F, n_fft]`, the stretches that an STFT transforms."""
-    flat = F.pad(wav.float().reshape(1, -1, wav.shape[-1]), (n_fft // 2, n_fft // 2), mode="reflect")[0]
-    windows = flat.unfold(-1, n_fft, hop_length) * hann(n_fft, wav.device)
+    windows = _reflected(wav, n_fft).unfold(-1, n_fft, hop_length) * hann(n_fft, wav.device)
     return windows.reshape(*wav.shape[:-1], *windows.shape[-2:])
+
+
+def _reflected(wav, n_fft):
+    """`[..., L]` -> float32 `[N, L + n_fft]`, half a window of its own mirror image at both ends."""
+    return F.pad(wav.float().reshape(1, -1, wav.shape[-1]), (n_fft // 2, n_fft // 2), mode="reflect")[0]
 
 
 class RealFFT(torch.autograd.Function):
@@ -59,6 +64,32 @@ class Magnitude(torch.autograd.Function):
     def backward(ctx, grad):
         spectrum, magnitude = ctx.saved_tensors
         return _adjoint(spectrum * (grad / (2 * magnitude).clamp(min=1e-20)), ctx.length)
+
+
+def magnitudes(wav, n_fft, hop_length):
+    """Of an STFT with a Hann window, without padding: `wav` `[B, L]` -> `[B, F, n_fft // 2 + 1]`."""
+    if torch.onnx.is_in_onnx_export():  # whose format has no unfold and no complex numbers
+        return power(wav, dft(n_fft), hop_length).sqrt()
+    return Magnitude.apply(wav.unfold(-1, n_fft, hop_length) * hann(n_fft, wav.device))
+
+
+def power(wav, basis, hop_length):
+    """Squared magnitudes `[B, F, N]` of `wav` `[B, L]` by a real matrix `basis` `[2 * N, n_fft]` as `dft` gives it."""
+    parts = F.conv1d(wav[:, None], basis[:, None], stride=hop_length).chunk(2, 1)
+    return sum(part.square() for part in parts).transpose(1, 2)
+
+
+def dft(n_fft, inverse=False):
+    """The Hann-windowed transform as a matrix `[n_fft + 2, n_fft]`: real parts, then imaginary ones.
+
+    By numpy, so that it is a constant to whoever records what torch does.
+    """
+    basis = np.fft.rfft(np.eye(n_fft)).T  # [n_fft // 2 + 1, n_fft]
+    if inverse:
+        basis *= 2 / n_fft
+        basis[[0, -1]] /= 2
+    basis = np.concatenate([basis.real, basis.imag]) * (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft))
+    return torch.from_numpy(basis.astype(np.float32))
 
 
 def _adjoint(half, length):
@@ -101,7 +132,8 @@ class LogMel(nn.Module):
     def mel(self, wav):
         """The Mel spectrogram of magnitudes, `[..., n_mels, F]`, before floor and logarithm."""
         with torch.autocast(wav.device.type, enabled=False):
-            return (Magnitude.apply(_windows(wav, self.n_fft, self.hop_length)) @ self.filters).transpose(-1, -2)
+            found = magnitudes(_reflected(wav, self.n_fft), self.n_fft, self.hop_length)
+            return (found.reshape(*wav.shape[:-1], *found.shape[-2:]) @ self.filters).transpose(-1, -2)
 
 
 def mel_filters(n_freqs, f_min, f_max, n_mels, sample_rate):
@@ -126,6 +158,21 @@ class FBank:
     def __call__(self, wav):
         if wav.shape[-1] < 400:
             raise ValueError(f"FBank needs at least 400 samples (25 ms at 16 kHz), got {wav.shape[-1]}")
+        if torch.onnx.is_in_onnx_export():
+            return self._by_matrices(wav)
         return torchaudio.compliance.kaldi.fbank(
             wav.float(), num_mel_bins=self.n_mels, sample_frequency=self.sample_rate, dither=0.0
         ).T.contiguous()
+
+    def _by_matrices(self, wav, size=400, hop_length=160, n_fft=512):
+        """The same in operations that ONNX has: all that Kaldi does to a frame before its powers is linear."""
+        frames = np.eye(size) - 1 / size  # less the mean
+        frames = frames - 0.97 * np.concatenate([frames[:1], frames[:-1]])  # pre-emphasis, by the sample before
+        frames *= (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / (size - 1)))[:, None] ** 0.85  # Povey's window
+        basis = np.fft.rfft(frames, n_fft, axis=0)[:-1]  # the filters end below the last bin
+        basis = torch.from_numpy(np.concatenate([basis.real, basis.imag]).astype(np.float32))
+        banks, _ = torchaudio.compliance.kaldi.get_mel_banks(
+            self.n_mels, n_fft, self.sample_rate, 20.0, 0.0, 100.0, -500.0, 1.0
+        )
+        energies = power(wav.float(), basis, hop_length) @ banks.T
+        return energies.clamp(min=torch.finfo(torch.float32).eps).log()[0].T

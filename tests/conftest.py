@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import math
 import os
 import shutil
 import subprocess
@@ -92,6 +93,45 @@ def copy_voices(mini_corpus, folder, number):
         paths = sorted((mini_corpus / voice).rglob("*.wav"))
         for path in [p for p in paths if 2.26 < soundfile.info(p).duration < 2.5][:number]:
             shutil.copy(path, folder / voice / path.name)
+
+
+@pytest.fixture(scope="session")
+def voice(tmp_path_factory):
+    """A recording of 2 s like speech: harmonics under formants, in syllables; floats at 24 kHz."""
+    t = torch.arange(48000) / 24000
+    pitch = 2 * torch.pi * torch.cumsum(120 + 20 * torch.sin(2 * torch.pi * 1.5 * t), 0) / 24000
+    formants = ((700, 130), (1220, 170), (2600, 250))
+    levels = [sum(math.exp(-(((120 * k - f) / b) ** 2)) for f, b in formants) + 0.02 for k in range(1, 30)]
+    wav = sum(level * torch.sin(k * pitch) for k, level in enumerate(levels, 1)) * torch.sin(torch.pi * 3 * t) ** 2
+    path = tmp_path_factory.mktemp("voice") / "voice.wav"
+    soundfile.write(path, (0.5 * wav / wav.abs().max()).numpy(), 24000, subtype="FLOAT")
+    return path
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory, voice):
+    """Headless Chromium, whose microphone hears `voice` and whose downloads go to `browser.downloads`."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("no Chromium with its chromedriver here (Debian: apt-get install chromium chromium-driver)")
+    options, downloads = webdriver.ChromeOptions(), tmp_path_factory.mktemp("downloads")
+    options.binary_location = chromium
+    quiet = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update"
+    microphone = (
+        f"use-fake-device-for-media-stream use-fake-ui-for-media-stream use-file-for-fake-audio-capture={voice}"
+    )
+    for option in f"headless=new disable-sync {quiet} {microphone}".split():
+        options.add_argument(f"--{option}")
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with webdriver.Chrome(options=options, service=Service(driver)) as browser:
+        browser.downloads = downloads
+        browser.implicitly_wait(5)
+        yield browser
 
 
 TINY = {

@@ -42,7 +42,7 @@ MAY_IMPORT = {
     | {"released", "chunks", "models", "bitstream", "profile", "entropy", "streaming", "features", "data.audio"},
     "files": GROUND | {"inference", "streaming", "bitstream", "data.audio"},
 }
-TOP = {"bin", "cli", "commands"}  # anything
+TOP = {"bin", "cli", "commands", "demo", "listening"}  # anything
 
 
 def unit_of(module):

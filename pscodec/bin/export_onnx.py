@@ -33,11 +33,12 @@ from pscodec.utils.weights import load_weights
 
 OPSET = 17
 FRAMES = (40, 7, 100)  # the first is recorded, all are compared
-CODE_ERRORS, WAV_ERROR = 0.02, 1e-4  # a share (two entries may be equally near); the largest difference of a sample
+CODE_ERRORS, ERROR = 0.02, 1e-4  # a share (two entries may be equally near); the largest difference of a number
+LENGTHS = {"codes": "frames", "z": "frames", "z_q": "frames", "wav": "samples"}  # what the last axis of a tensor counts
 
 
 class EncoderGraph(nn.Module):
-    inputs, output = ["wav"], "codes"
+    inputs, outputs = ["wav"], ["codes"]
 
     def __init__(self, codec):
         super().__init__()
@@ -51,7 +52,7 @@ class EncoderGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
-    output = "wav"
+    outputs = ["wav"]
 
     def __init__(self, codec, sizes):
         super().__init__()
@@ -72,36 +73,58 @@ class DecoderGraph(nn.Module):
 
 @torch.no_grad()
 def export(graph, path):
-    """Write `graph` (an EncoderGraph or DecoderGraph, in eval mode) to `path`; returns its distance from torch.
+    """Write `graph`, in eval mode, to `path`; returns its distance from torch.
 
-    That is the share of onnxruntime's codes that differ, or the largest difference of a sample. Raises UserError, with
-    nothing written, where it is more than rounding explains.
+    A graph has the names of its `inputs` and `outputs`, and gives an `example` of its inputs for so many frames. The
+    distance is the share of onnxruntime's codes that differ, or the largest difference of a number. Raises UserError,
+    with nothing written, where it is more than rounding explains, and for what ONNX has no operation for.
     """
     import onnxruntime
 
-    lengths = {"codes": "frames", "wav": "samples"}
-    axes = {
-        name: {0: "batch"} | ({2: lengths[name]} if name in lengths else {}) for name in (*graph.inputs, graph.output)
-    }
+    names = (*graph.inputs, *graph.outputs)
+    axes = {name: {0: "batch"} | ({2: LENGTHS[name]} if name in LENGTHS else {}) for name in names}
     with atomic_path(path) as partial:
         with warnings.catch_warnings():
             # the newer exporter (torch.export) takes minutes on these networks, this one seconds
             warnings.simplefilter("ignore")
-            names = {"input_names": graph.inputs, "output_names": [graph.output], "dynamic_axes": axes}
-            torch.onnx.export(graph, graph.example(FRAMES[0]), partial, **names, opset_version=OPSET, dynamo=False)
+            named = {"input_names": graph.inputs, "output_names": graph.outputs, "dynamic_axes": axes}
+            try:
+                torch.onnx.export(graph, graph.example(FRAMES[0]), partial, **named, opset_version=OPSET, dynamo=False)
+            except torch.onnx.errors.OnnxExporterError as error:
+                raise UserError(f"{path}: ONNX cannot say this: {str(error).splitlines()[0]}") from None
         session = onnxruntime.InferenceSession(partial, providers=["CPUExecutionProvider"])
-        error = max(_distance(session, graph, graph.example(frames)) for frames in FRAMES)
-        if not error <= (CODE_ERRORS if graph.output == "codes" else WAV_ERROR):
-            raise UserError(f"{path}: onnxruntime computes other {graph.output} than torch (distance {error:.2g})")
-    return error
+        distances = [_distances(session, graph, graph.example(frames)) for frames in FRAMES]
+        for name, *errors in zip(graph.outputs, *distances, strict=True):
+            if not max(errors) <= (CODE_ERRORS if name == "codes" else ERROR):
+                raise UserError(f"{path}: onnxruntime computes other {name} than torch (distance {max(errors):.2g})")
+    return max(map(max, distances))
 
 
-def _distance(session, graph, example):
-    (found,) = session.run(None, {name: x.numpy() for name, x in zip(graph.inputs, example, strict=True)})
-    found, expected = torch.from_numpy(found), graph(*example)
+def _distances(session, graph, example):
+    """Of each output."""
+    found = session.run(None, {name: x.numpy() for name, x in zip(graph.inputs, example, strict=True)})
+    expected = graph(*example)
+    pairs = zip(map(torch.from_numpy, found), expected if isinstance(expected, tuple) else [expected], strict=True)
+    return [_distance(a, b) for a, b in pairs]
+
+
+def _distance(found, expected):
     if found.shape != expected.shape:
         return float("inf")
-    return ((found != expected).float().mean() if graph.output == "codes" else (found - expected).abs().max()).item()
+    return (
+        (found - expected).abs().max().item()
+        if found.is_floating_point()
+        else (found != expected).float().mean().item()
+    )
+
+
+def need_onnx():
+    """Raise UserError where the extra `onnx` is not installed."""
+    try:
+        import onnx  # noqa: F401  torch asks for it at the end of its work
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise UserError(f'{error}: pip install "pscodec[onnx]"') from None
 
 
 @one_line_errors
@@ -112,11 +135,7 @@ def main(argv=None):
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--safetensors", action="store_true", help="the weights too")
     args = parser.parse_args(argv)
-    try:
-        import onnx  # noqa: F401  torch asks for it at the end of its work
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise UserError(f'{error}: pip install "pscodec[onnx]"') from None
+    need_onnx()
     if not (args.exp / "hyperparams.yaml").is_file():
         raise UserError(f"{args.exp}: no hyperparams.yaml, so not an experiment")
 

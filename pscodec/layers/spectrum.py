@@ -6,12 +6,11 @@ T * hop_length samples are T frames ("same" padding).
 
 import functools
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pscodec.features import Magnitude, RealFFT, hann, mel_filters
+from pscodec.features import RealFFT, dft, hann, magnitudes, mel_filters
 from pscodec.layers.push import PushFrames, PushOverlap
 
 
@@ -40,12 +39,7 @@ class MelFrames(nn.Module):
     def frames(self, wav):
         """`wav` `[B, 1, (T - 1) * hop_length + n_fft]`, without padding -> `[B, n_mels, T]`."""
         with torch.autocast(wav.device.type, enabled=False):
-            if torch.onnx.is_in_onnx_export():  # whose format has no unfold and no complex numbers
-                parts = F.conv1d(wav, _dft(self.n_fft)[:, None], stride=self.hop_length).chunk(2, 1)
-                magnitude = sum(part.square() for part in parts).sqrt().transpose(1, 2)
-            else:
-                windows = wav.float()[:, 0].unfold(-1, self.n_fft, self.hop_length) * hann(self.n_fft, wav.device)
-                magnitude = Magnitude.apply(windows)
+            magnitude = magnitudes(wav.float()[:, 0], self.n_fft, self.hop_length)
             filters = _filters(self.n_fft, self.n_mels, self.sample_rate, wav.device)
             return (magnitude @ filters).clamp(min=self.floor).log().transpose(1, 2)
 
@@ -103,7 +97,7 @@ class InverseSTFT(nn.Module):
             window = _window(self.n_fft, self.win_length, x.device)
             if torch.onnx.is_in_onnx_export():
                 add = functools.partial(F.conv_transpose1d, stride=self.hop_length)
-                wav = add(torch.cat(parts, 1), _dft(self.n_fft, inverse=True)[:, None])
+                wav = add(torch.cat(parts, 1), dft(self.n_fft, inverse=True)[:, None])
                 return torch.cat([wav, add(torch.ones_like(x[:, :1]), window.square()[None, None])], 1)
             frames = torch.fft.irfft(torch.complex(*parts).transpose(1, 2), self.n_fft) * window  # [B, T, n_fft]
             squares = overlap_add(window.square().expand_as(frames[:1]), self.hop_length)
@@ -146,16 +140,3 @@ def _divided(sums):
 def _filters(n_fft, n_mels, sample_rate, device):
     with torch.inference_mode(False):  # kept for training too
         return mel_filters(n_fft // 2 + 1, 0.0, sample_rate / 2, n_mels, sample_rate).to(device)
-
-
-def _dft(n_fft, inverse=False):
-    """The windowed transform as a matrix `[n_fft + 2, n_fft]`: real parts, then imaginary ones.
-
-    By numpy, so that it is a constant to whoever records what torch does.
-    """
-    basis = np.fft.rfft(np.eye(n_fft)).T  # [n_fft // 2 + 1, n_fft]
-    if inverse:
-        basis *= 2 / n_fft
-        basis[[0, -1]] /= 2
-    basis = np.concatenate([basis.real, basis.imag]) * (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft))
-    return torch.from_numpy(basis.astype(np.float32))

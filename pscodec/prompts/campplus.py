@@ -184,7 +184,7 @@ def segment_means(x, frames=SEGMENT_FRAMES):
 
 def spread(segments, n_frames, frames=SEGMENT_FRAMES):
     """Each segment's value at all of its frames: `[B, C, S]` -> `[B, C, n_frames]`."""
-    return segments.repeat_interleave(frames, dim=-1)[..., :n_frames]
+    return segments.repeat_interleave(frames, dim=2)[..., :n_frames]  # -1: the ONNX exporter would spoil others' -1
 
 
 class Transit(nn.Module):

@@ -36,14 +36,23 @@ figure.spectrogram img { width: auto; max-width: 100% }
 .listen audio { width: 100%; height: 34px; display: block } .listen span { font-size: 13px; color: var(--soft) }
 details summary { cursor: pointer; color: var(--accent); margin: 8px 0 }
 """
+CONTROLS = """
+[hidden] { display: none !important } .error { color: #d64545 }
+button, a.main { font: inherit; color: inherit; background: var(--back); border: 1px solid var(--line);
+  border-radius: 8px; padding: 8px 16px; cursor: pointer; text-decoration: none; display: inline-block }
+button:hover:enabled { border-color: var(--accent) } button:disabled { opacity: .5; cursor: default }
+button.main, a.main { background: var(--accent); border-color: var(--accent); color: var(--card); font-weight: 600 }
+:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px }
+"""
 
 
-def page(title, body):
-    """A whole HTML page of `body` (HTML)."""
+def page(title, body, style="", end=""):
+    """A whole HTML page of `body` (HTML); `style`: more CSS (CONTROLS, for one with buttons), `end`: what follows the
+    body, scripts."""
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
-        f"<style>{CSS}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<style>{CSS}{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n{end}</body>\n</html>\n"
     )
 
 
