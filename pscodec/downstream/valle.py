@@ -1,0 +1,192 @@
+"""Speech from text by a language model of a codec's codes: VALL-E (Wang et al., 2023), figure 3, over any codec.
+
+A decoder-only Transformer writes the first codebook's codes one by one (section 4.2.1); where there are more, a second
+one writes each further codebook at once, from those before it (section 4.2.2). Shapes: B batch, N text units (0 beside
+shorter texts), T frames (codes -1 beside shorter ones), K codebooks, S codebook_size.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pscodec.layers.transformer import Cache, TransformerBlock, positions
+
+
+class AutoRegressive(nn.Module):
+    """Text and the codes so far -> logits of the next code of the first codebook, or of the end.
+
+    `n_units`: text units, with 0, which is none. Texts look at all of themselves, frames at the text and backwards.
+    """
+
+    books = 1  # of the codes that come to it, those that it looks at
+
+    def __init__(self, n_units, codebook_size, dim=1024, n_layers=12, n_heads=16, hidden=4096, dropout=0.1):
+        super().__init__()
+        self.codebook_size = codebook_size
+        self.text = Embedded(n_units, dim, dropout)
+        self.codes = Embedded(codebook_size + 1, dim, dropout)  # the last one begins a sequence
+        self.layers = Layers(dim, n_layers, n_heads, hidden, dropout)
+        self.head = nn.Linear(dim, codebook_size + 1)  # the last one ends it
+
+    @property
+    def edge(self):
+        """The entry that begins and ends a sequence of codes."""
+        return self.codebook_size
+
+    def draw(self, rng, frames):
+        """What is left to chance in a step, keywords of `forward`: nothing."""
+        return {}
+
+    def turns(self):
+        """Keywords of `forward` that validation takes in turn."""
+        return [{}]
+
+    def forward(self, text: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """`text` `[B, N]`, `codes` `[B, K, T]` -> logits `[B, T + 1, S + 1]`, and the targets of them `[B, T + 1]`, -1
+        where there is none."""
+        codes = codes[:, 0]
+        there = codes >= 0
+        shown = F.pad(codes.clamp(min=0), (1, 0), value=self.edge)
+        targets = torch.where(F.pad(there, (0, 1)), F.pad(codes, (0, 1)), -1)
+        targets = targets.scatter(1, there.sum(1, keepdim=True), self.edge)
+        x = torch.cat([self.text(text), self.codes(shown)], 1)
+        x = self.layers(x, self._seen(text, shown.shape[1]))
+        return self.head(x[:, text.shape[1] :]), targets
+
+    def _seen(self, text, frames):
+        """What each place may look at, `[B, N + frames, N + frames]`."""
+        n = text.shape[1]
+        seen = torch.ones(n + frames, n + frames, dtype=torch.bool, device=text.device).tril()
+        seen[:n, :n] = True
+        return seen & F.pad(text > 0, (0, frames), value=True)[:, None]
+
+    def begin(self, text: Tensor, codes: Tensor, room: int) -> tuple[Tensor, list[Cache]]:
+        """Of `text` `[B, N]` and the prompt's codes `[B, T]` (T may be 0), neither of them padded: logits of the first
+        code to come, `[B, S + 1]`, and a cache for `room` codes in all, with which `step` goes on."""
+        shown = F.pad(codes, (1, 0), value=self.edge)
+        x = torch.cat([self.text(text), self.codes(shown)], 1)
+        cache = [Cache(len(text), text.shape[1] + 1 + room, x) for _ in self.layers.blocks]
+        x = self.layers(x, self._seen(text, shown.shape[1]), cache)
+        return self.head(x[:, -1]), cache
+
+    def step(self, codes: Tensor, place: int, cache: list[Cache]) -> Tensor:
+        """The codes `[B]` of frame `place`, from 0 on -> logits of the next `[B, S + 1]`."""
+        return self.head(self.layers(self.codes(codes[:, None], place + 1), None, cache)[:, -1])
+
+
+class NonAutoRegressive(nn.Module):
+    """Text, and of each frame the codes of the codebooks before -> logits of the next codebook's, all frames at once.
+
+    `n_q`: K; the stage that predicts codebook k is told by norms that are made of its embedding. `prefix_mode` (of
+    lifeiteng's code): 1, the first frames show all their codebooks, as a prompt does; 0, they do not. What predicts a
+    codebook has the weights that embed it ("share-embedding" there).
+    """
+
+    def __init__(
+        self, n_units, codebook_size, n_q, dim=1024, n_layers=12, n_heads=16, hidden=4096, dropout=0.1, prefix_mode=1
+    ):
+        super().__init__()
+        if prefix_mode not in (0, 1):
+            raise ValueError(f"prefix_mode is 0 or 1, not {prefix_mode!r}")
+        if n_q < 2:
+            raise ValueError("codes of one codebook need no second model")
+        self.books, self.prefix_mode = n_q, prefix_mode
+        self.text = Embedded(n_units, dim, dropout)
+        self.codes = nn.ModuleList(nn.Embedding(codebook_size, dim) for _ in range(n_q))
+        self.place = Places(dim, dropout)
+        self.stages = nn.Embedding(n_q, dim)  # the first is never asked for
+        self.layers = Layers(dim, n_layers, n_heads, hidden, dropout, adaptive=True)
+        for table in self.codes:
+            nn.init.normal_(table.weight, std=dim**-0.5)  # they are heads, too
+
+    def draw(self, rng, frames):
+        """The stage of a step, and how many of the first `frames` of the shortest item are a prompt: 3 s at most."""
+        prefix = 0
+        if self.prefix_mode == 1 and (low := frames // 4):
+            prefix = min(int(torch.randint(low, 2 * low, (), generator=rng)), 225)
+        return {"stage": int(torch.randint(1, self.books, (), generator=rng)), "prefix": prefix}
+
+    def turns(self):
+        """Keywords of `forward` that validation takes in turn."""
+        return [{"stage": stage} for stage in range(1, self.books)]
+
+    def forward(self, text: Tensor, codes: Tensor, stage: int = 1, prefix: int = 0) -> tuple[Tensor, Tensor]:
+        """`text` `[B, N]`, `codes` `[B, K, T]` -> logits of codebook `stage` `[B, T, S]` and targets `[B, T]`, -1 in the
+        first `prefix` frames, which show all codebooks, and where there is none."""
+        n, there = text.shape[1], codes[:, 0] >= 0
+        shown = codes.clamp(min=0)
+        y = sum(self.codes[k](shown[:, k]) for k in range(stage))
+        if prefix:
+            rest = sum(self.codes[k](shown[:, k, :prefix]) for k in range(stage, self.books))
+            y = torch.cat([y[:, :prefix] + rest, y[:, prefix:]], 1)
+        x = torch.cat([self.text(text), self.place(y)], 1)
+        seen = torch.cat([text > 0, there], 1)
+        x = self.layers(x, seen, told=(self.stages.weight[stage],))
+        logits = F.linear(x[:, n:], self.codes[stage].weight)
+        return logits, torch.cat([torch.full_like(codes[:, 0, :prefix], -1), codes[:, stage, prefix:]], 1)
+
+    def fill(self, text: Tensor, first: Tensor, prompt: Tensor) -> Tensor:
+        """The most likely codes `[1, K, T]` of frames whose `first` `[1, T]` is known, after a prompt's codes
+        `[1, K, P]` (P may be 0)."""
+        codes = F.pad(first[:, None], (0, 0, 0, self.books - 1))
+        prefix = prompt.shape[2]
+        for stage in range(1, self.books):
+            shown = prefix if self.prefix_mode == 1 else 0
+            logits, _ = self(text, torch.cat([prompt, codes], 2), stage, shown)
+            codes[:, stage] = logits[:, prefix:].argmax(2)
+        return codes
+
+
+class Places(nn.Module):
+    """Adds sines of the places, as strongly as is learned."""
+
+    def __init__(self, dim, dropout):
+        super().__init__()
+        self.strength, self.dropout = nn.Parameter(torch.ones(())), nn.Dropout(dropout)
+
+    def forward(self, x, first=0):
+        """`x` `[B, n, dim]`, of places `first` and on."""
+        n, dim = x.shape[1:]
+        sines = positions(first + n, dim, x.device)[first:]
+        return self.dropout(x + self.strength * sines)
+
+
+class Embedded(nn.Module):
+    """Integers `[B, n]` -> `[B, n, dim]`, with their places from `first` on."""
+
+    def __init__(self, entries, dim, dropout):
+        super().__init__()
+        self.table, self.place = nn.Embedding(entries, dim), Places(dim, dropout)
+
+    def forward(self, numbers, first=0):
+        return self.place(self.table(numbers), first)
+
+
+class Layers(nn.Module):
+    """A Transformer whose norms come first. `adaptive`: they have the scale and shift that a stage's embedding gives."""
+
+    def __init__(self, dim, n_layers, n_heads, hidden, dropout, adaptive=False):
+        super().__init__()
+        if dim % n_heads or dim % 2:
+            raise ValueError(f"{dim} channels: not even, or not divisible by {n_heads} heads")
+        norm = AdaptiveNorm if adaptive else nn.LayerNorm
+        self.blocks = nn.ModuleList(TransformerBlock(dim, n_heads, hidden, dropout, norm) for _ in range(n_layers))
+        self.norm = norm(dim)
+
+    def forward(self, x, mask, cache=None, told=()):
+        """`x` `[B, n, dim]`; the others are those of `layers.transformer.TransformerBlock`."""
+        for i, block in enumerate(self.blocks):
+            x = block(x, mask, cache and cache[i], told)
+        return self.norm(x, *told)
+
+
+class AdaptiveNorm(nn.Module):
+    """A layer norm whose scale and shift are made of a stage's embedding `[dim]`."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.norm, self.told = nn.LayerNorm(dim, elementwise_affine=False), nn.Linear(dim, 2 * dim)
+
+    def forward(self, x, stage):
+        scale, shift = self.told(stage).chunk(2)
+        return self.norm(x) * (1 + scale) + shift
