@@ -5,8 +5,8 @@
 
 Of a split, each utterance's text is spoken by the voice of the utterance that utt2prompt names, into
 exp/NAME/decode/SPLIT/wav, and, where there are several speakers, by a wrong one's (SPLIT.wrong_prompt). Beside it lie
-the recordings themselves (SPLIT.recording) and as the codec returns them (SPLIT.coded). What is there is not made again,
-unless the options have changed. Every utterance has a seed of its own, so that the same list gives the same speech.
+the recordings themselves (SPLIT.recording) and as the codec returns them (SPLIT.coded). What is there stays, unless
+the options have changed. Every utterance has a seed of its own, so that the same list gives the same speech.
 """
 
 import argparse
@@ -27,6 +27,13 @@ from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.progress import progress
 
+SAMPLING = {
+    "temperature": "of the draws; 0: the likeliest code",
+    "top_p": "share of the likeliest codes that is drawn from",
+    "window": "codes among which a repeated one is drawn anew",
+    "repeated": "share of them that counts as repeated",
+    "candidates": "drawn, of which the likeliest is taken",
+}
 RECORDING, CODED, WRONG = "recording", "coded", "wrong_prompt"  # beside what is synthesised
 
 
@@ -34,8 +41,7 @@ RECORDING, CODED, WRONG = "recording", "coded", "wrong_prompt"  # beside what is
 @one_line_errors
 def main(argv=None):
     args = parse(argv)
-    names = ("temperature", "top_p", "window", "repeated", "candidates")
-    sampling = Sampling(**{name: getattr(args, name) for name in names})
+    sampling = Sampling(**{name: getattr(args, name) for name in SAMPLING})
     synthesiser = load_synthesiser(args.exp, args.checkpoint, args.device, args.codec, args.continue_prompt)
     if args.text is not None:
         voice = synthesiser.hear(args.prompt, args.prompt_text)
@@ -67,9 +73,13 @@ def parse(argv):
     parser.add_argument(
         "--continue-prompt", choices=("true", "false"), help="go on from the prompt's codes (as in the configuration)"
     )
-    parser.add_argument("--temperature", type=float, default=Sampling.temperature, help="0: the likeliest (%(default)s)")
+    parser.add_argument(
+        "--temperature", type=float, default=Sampling.temperature, help="0: the likeliest (%(default)s)"
+    )
     parser.add_argument("--top-p", type=float, default=Sampling.top_p, help="of nucleus sampling (%(default)s)")
-    parser.add_argument("--window", type=int, default=Sampling.window, help="codes in which a repeated one is drawn anew")
+    parser.add_argument(
+        "--window", type=int, default=Sampling.window, help="codes in which a repeated one is drawn anew"
+    )
     parser.add_argument("--repeated", type=float, default=Sampling.repeated, help="share of it that counts as repeated")
     parser.add_argument("--candidates", type=int, default=Sampling.candidates, help="drawn, the likeliest is taken")
     parser.add_argument("--seed", type=int, default=0)

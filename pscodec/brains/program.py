@@ -58,9 +58,7 @@ def fit(kind, args, hp, run_opts, module, train, dev, collate, introduce):
         print(f"{args.exp}: has trained for {last.meta['minutes']:.1f} minutes, max_minutes is {hp['max_minutes']}")
         return None
     precision = hp["precision"] if hp["precision"] != "auto" else best_precision(args.device)
-    brain = kind(
-        modules=module, hparams=hp, run_opts={**run_opts, "precision": precision}, checkpointer=checkpointer
-    )
+    brain = kind(modules=module, hparams=hp, run_opts={**run_opts, "precision": precision}, checkpointer=checkpointer)
     loaders = loop.loaders(train[0], train[1], dev[0], dev[1], collate, hp["num_workers"])
     brain.begin(args.exp, train[1])
     brain.minutes = last.meta["minutes"] if last else 0.0

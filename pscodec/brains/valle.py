@@ -1,15 +1,16 @@
-"""Training of downstream/valle.py's models: cross-entropy of codes, and of the end."""
+"""Training of models of text and codes: downstream/valle.py's, and downstream/aligner.py's."""
 
 import speechbrain as sb
 import torch
-import torch.nn.functional as F
 
 from pscodec.brains.single import SingleLoop
 
 
 class ValleBrain(SingleLoop):
-    """Trains `modules.valle` on batches of `text` `[B, N]` and `codes` `[B, K, T]`. hparams: those of `SingleLoop`, and
-    `seed`. Losses are nats a code."""
+    """Trains `modules.valle` on batches (data.spoken), of which it says nats, what was right, and how much there was.
+
+    hparams: those of `SingleLoop`, and `seed`. Losses are nats a code.
+    """
 
     items = "frames"
 
@@ -25,20 +26,16 @@ class ValleBrain(SingleLoop):
         return nats / count, int(there.sum())
 
     def _judge(self, batch, turn, context):
-        """Nats, how many codes were thought the likeliest, and how many there were."""
-        text, codes = (batch[name].to(self.device, non_blocking=True) for name in ("text", "codes"))
+        batch = {name: x.to(self.device, non_blocking=True) for name, x in batch.items()}
         with context:
-            logits, targets = self.modules.valle(text, codes[:, : self.valle.books], **turn)
-        logits, targets = logits.float().flatten(0, 1), targets.flatten()
-        nats = F.cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
-        return nats, (logits.argmax(1) == targets).sum(), (targets >= 0).sum()
+            return self.modules.valle(batch, **turn)
 
     def on_stage_start(self, stage, epoch):
         self.valid = torch.zeros(len(self.valle.turns()), 3, dtype=torch.float64)
 
     def evaluate_batch(self, batch, stage):
         for i, turn in enumerate(self.valle.turns()):
-            self.valid[i] += torch.stack([x.double().cpu() for x in self._judge(batch, turn, self.evaluation_ctx)])
+            self.valid[i] += self._judge(batch, turn, self.evaluation_ctx).double().cpu()
         return self.valid[:, 0].sum() / self.valid[:, 2].sum()
 
     def on_stage_end(self, stage, stage_loss, epoch):

@@ -22,13 +22,13 @@ class SpokenDataset(Dataset):
     codes, those beyond `longest` seconds. Raises UserError where none is left, and for symbols that the units lack.
     """
 
-    def __init__(self, folder, codes, units, longest=20.0, prompted=0.0, seed=0, most=None):
+    def __init__(self, folder, codes, units, longest=20.0, prompted=0.0, seed=0, most=None, durations=None):
         self.facts, self.places = read_note(codes), read_table(f"{codes}/codes.scp")
+        self.durations = read_durations(durations) if durations else None
         self.prompted, self.seed = prompted, seed
         utterances = read_data_dir(folder)
-        chosen = [
-            u for u in utterances.values() if (u.text or "").strip() and u.utt in self.places and u.duration <= longest
-        ]
+        known = self.places.keys() & (self.places if self.durations is None else self.durations).keys()
+        chosen = [u for u in utterances.values() if (u.text or "").strip() and u.utt in known and u.duration <= longest]
         self.left_out = len(utterances) - len(chosen)
         if not chosen:
             raise UserError(f"{folder}: no utterance has a text, codes in {codes}, and at most {longest:g} s")
@@ -61,15 +61,26 @@ class SpokenDataset(Dataset):
             utts = [others[rng.integers(len(others))], u.utt]
         text = torch.tensor([unit for utt in utts for unit in self.texts[utt]])
         codes = np.concatenate([read_codes(self.places[utt]) for utt in utts], 1)
-        return {"text": text, "codes": torch.from_numpy(codes.astype(np.int64))}
+        item = {"text": text, "codes": torch.from_numpy(codes.astype(np.int64))}
+        if self.durations:
+            item["durations"] = torch.tensor([n for utt in utts for n in self.durations[utt]])
+        return item
+
+
+def read_durations(path):
+    """A table `utt frames frames ...` that bin/align wrote, as lists. Raises UserError."""
+    try:
+        return {utt: [int(n) for n in line.split()] for utt, line in read_table(path).items()}
+    except ValueError:
+        raise UserError(f"{path}: not a table of durations") from None
 
 
 def collate(items):
-    """Items of `SpokenDataset` -> `text` `[B, N]`, PAD beside shorter ones, and `codes` `[B, K, T]`, -1 beside them."""
-    return {
-        "text": torch.nn.utils.rnn.pad_sequence([item["text"] for item in items], True, PAD),
-        "codes": torch.nn.utils.rnn.pad_sequence([item["codes"].T for item in items], True, -1).transpose(1, 2),
-    }
+    """Items of `SpokenDataset` -> `text` `[B, N]`, PAD beside shorter ones, `codes` `[B, K, T]`, -1 beside them, and
+    `durations` `[B, N]`, 0 beside them, where there are some."""
+    pad = torch.nn.utils.rnn.pad_sequence
+    batch = {name: pad([item[name] for item in items], True, PAD) for name in ("text", "durations") if name in items[0]}
+    return {**batch, "codes": pad([item["codes"].T for item in items], True, -1).transpose(1, 2)}
 
 
 class DurationBatches(Sampler):
@@ -121,7 +132,7 @@ class DurationBatches(Sampler):
         for begin in range(0, n, self.pool):
             batch = []
             for index in sorted(order[begin : begin + self.pool], key=lambda i: self.seconds[i]):
-                if batch and self.seconds[index] * (len(batch) + 1) > self.most:  # they come in order: it is the longest
+                if batch and self.seconds[index] * (len(batch) + 1) > self.most:  # the longest of them comes last
                     batches.append(batch)
                     batch = []
                 batch.append((number, int(index)))

@@ -52,14 +52,18 @@ def write_codes(model, text, prompt, sampling, rng, most):
     """Codes `[T]`, at most `most`, that `model` (valle.AutoRegressive) writes to `text` `[1, N]` after the codes
     `prompt` `[1, P]` (P may be 0); whether it ended them itself; and what a code was worth to it, nats on average.
 
-    Candidates that have ended count up to there. Raises nothing: a text that never ends is the caller's to tell of.
+    Of candidates that have ended, the codes up to there count.
     """
     n = sampling.candidates
-    logits, cache = model.begin(text.expand(n, -1), prompt.expand(n, -1), prompt.shape[1] + most)
-    codes = text.new_zeros(n, 0)
-    nats, lengths = logits.new_zeros(n), torch.full((n,), most + 1)
-    for frame in range(most + 1):
-        logits = logits.float()
+    begun = model.begin(text.expand(n, -1), prompt.expand(n, -1), prompt.shape[1] + most)
+    known = begun.frames is not None and begun.frames <= most
+    most = begun.frames if known else most
+    codes, nats = text.new_zeros(n, 0), begun.logits.new_zeros(n)
+    lengths = torch.full((n,), most + 1, device=text.device)
+    for frame in range(most + (not known)):
+        logits = begun.logits.float()
+        if begun.frames is not None:
+            logits[:, model.edge] = -torch.inf
         drawn = sampling.draw(logits, codes, rng)
         going = lengths > most
         nats += torch.where(going, logits.log_softmax(1).gather(1, drawn[:, None])[:, 0], 0)
@@ -68,8 +72,8 @@ def write_codes(model, text, prompt, sampling, rng, most):
             break
         drawn = drawn.clamp(max=model.edge - 1)  # of those that have ended
         codes = torch.cat([codes, drawn[:, None]], 1)
-        logits = model.step(drawn, prompt.shape[1] + frame, cache)
-    ended = lengths <= most
-    worth = nats / (lengths.clamp(max=most) + 1)
+        model.step(begun, drawn)
+    ended = (lengths <= most) | known
+    worth = nats / (lengths.clamp(max=most) + (not known)).clamp(min=1)
     best = int(torch.where(ended | ~ended.any(), worth, -torch.inf).argmax())
     return codes[best, : lengths[best].clamp(max=most)], bool(ended[best]), worth[best].item()

@@ -1,8 +1,9 @@
 """Speech from text by a language model of a codec's codes: VALL-E (Wang et al., 2023), figure 3, over any codec.
 
 A decoder-only Transformer writes the first codebook's codes one by one (section 4.2.1); where there are more, a second
-one writes each further codebook at once, from those before it (section 4.2.2). Shapes: B batch, N text units (0 beside
-shorter texts), T frames (codes -1 beside shorter ones), K codebooks, S codebook_size.
+one writes each further codebook at once, from those before it (section 4.2.2). A batch is a dict of `text` `[B, N]`, 0
+beside shorter texts, and `codes` `[B, K, T]`, -1 beside shorter ones. Shapes: B batch, N text units, T frames, K
+codebooks, S codebook_size.
 """
 
 import torch
@@ -16,17 +17,20 @@ class AutoRegressive(nn.Module):
     """Text and the codes so far -> logits of the next code of the first codebook, or of the end.
 
     `n_units`: text units, with 0, which is none. Texts look at all of themselves, frames at the text and backwards.
+    `aligned`, which the paper does not have: each frame is told the unit that it speaks (downstream.aligner), and how
+    many frames each unit gets is learned, too, and in use comes first; there is no end to find then.
     """
 
-    books = 1  # of the codes that come to it, those that it looks at
-
-    def __init__(self, n_units, codebook_size, dim=1024, n_layers=12, n_heads=16, hidden=4096, dropout=0.1):
+    def __init__(
+        self, n_units, codebook_size, dim=1024, n_layers=12, n_heads=16, hidden=4096, dropout=0.1, aligned=False
+    ):
         super().__init__()
-        self.codebook_size = codebook_size
+        self.codebook_size, self.aligned = codebook_size, aligned
         self.text = Embedded(n_units, dim, dropout)
         self.codes = Embedded(codebook_size + 1, dim, dropout)  # the last one begins a sequence
         self.layers = Layers(dim, n_layers, n_heads, hidden, dropout)
         self.head = nn.Linear(dim, codebook_size + 1)  # the last one ends it
+        self.lasting = nn.Linear(dim, 1) if aligned else None
 
     @property
     def edge(self):
@@ -41,17 +45,28 @@ class AutoRegressive(nn.Module):
         """Keywords of `forward` that validation takes in turn."""
         return [{}]
 
-    def forward(self, text: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """`text` `[B, N]`, `codes` `[B, K, T]` -> logits `[B, T + 1, S + 1]`, and the targets of them `[B, T + 1]`, -1
-        where there is none."""
-        codes = codes[:, 0]
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Nats, codes that were thought the likeliest, and codes, summed, `[3]`. Where it is aligned the batch has
+        `durations` `[B, N]`, frames of each unit, whose error comes to the nats: that of their logarithm, squared."""
+        text, codes = batch["text"], batch["codes"][:, 0]
         there = codes >= 0
-        shown = F.pad(codes.clamp(min=0), (1, 0), value=self.edge)
         targets = torch.where(F.pad(there, (0, 1)), F.pad(codes, (0, 1)), -1)
         targets = targets.scatter(1, there.sum(1, keepdim=True), self.edge)
-        x = torch.cat([self.text(text), self.codes(shown)], 1)
-        x = self.layers(x, self._seen(text, shown.shape[1]))
-        return self.head(x[:, text.shape[1] :]), targets
+        logits, lasting = self._told(text, codes.clamp(min=0), batch.get("durations"))
+        told = judged(logits, targets)
+        if self.aligned:
+            wrong = (lasting - batch["durations"].clamp(min=1).log())[text > 0].square()
+            told = told + F.pad(wrong.sum()[None], (0, 2))
+        return told
+
+    def _told(self, text, codes, durations):
+        """Codes `[B, T]` -> logits of them and the end `[B, T + 1, S + 1]`, and logarithms of durations `[B, N]`."""
+        n, units = text.shape[1], self.text(text)
+        frames = self.codes(F.pad(codes, (1, 0), value=self.edge))
+        if self.aligned:
+            frames = frames + spread(units, durations, frames.shape[1])
+        x = self.layers(torch.cat([units, frames], 1), self._seen(text, frames.shape[1]))
+        return self.head(x[:, n:]), self.lasting(x[:, :n])[..., 0].float() if self.aligned else None
 
     def _seen(self, text, frames):
         """What each place may look at, `[B, N + frames, N + frames]`."""
@@ -60,18 +75,62 @@ class AutoRegressive(nn.Module):
         seen[:n, :n] = True
         return seen & F.pad(text > 0, (0, frames), value=True)[:, None]
 
-    def begin(self, text: Tensor, codes: Tensor, room: int) -> tuple[Tensor, list[Cache]]:
-        """Of `text` `[B, N]` and the prompt's codes `[B, T]` (T may be 0), neither of them padded: logits of the first
-        code to come, `[B, S + 1]`, and a cache for `room` codes in all, with which `step` goes on."""
+    def begin(self, text: Tensor, codes: Tensor, room: int) -> "Begun":
+        """Of `text` `[B, N]` and the prompt's codes `[B, T]` (T may be 0; must be where it is aligned), neither of them
+        padded: what `step` goes on from, with room for `room` codes in all."""
+        units = self.text(text)
+        cache = [Cache(len(text), text.shape[1] + 1 + room, units) for _ in self.layers.blocks]
+        x = self.layers(units, None, cache)
+        spread_units = None
+        if self.aligned:
+            durations = self.lasting(x)[..., 0].exp().round().clamp(min=1).long()
+            spread_units = spread(units, durations, int(durations.sum(1).max()) + 1)
+        begun = Begun(cache, spread_units)
         shown = F.pad(codes, (1, 0), value=self.edge)
-        x = torch.cat([self.text(text), self.codes(shown)], 1)
-        cache = [Cache(len(text), text.shape[1] + 1 + room, x) for _ in self.layers.blocks]
-        x = self.layers(x, self._seen(text, shown.shape[1]), cache)
-        return self.head(x[:, -1]), cache
+        seen = self._seen(text, shown.shape[1])[:, text.shape[1] :]
+        begun.logits = self._go_on(begun, shown, seen)
+        return begun
 
-    def step(self, codes: Tensor, place: int, cache: list[Cache]) -> Tensor:
-        """The codes `[B]` of frame `place`, from 0 on -> logits of the next `[B, S + 1]`."""
-        return self.head(self.layers(self.codes(codes[:, None], place + 1), None, cache)[:, -1])
+    def step(self, begun: "Begun", codes: Tensor) -> Tensor:
+        """The codes `[B]` that were taken -> logits of the next ones `[B, S + 1]`."""
+        begun.logits = self._go_on(begun, codes[:, None], None)
+        return begun.logits
+
+    def _go_on(self, begun, shown, seen):
+        x = self.codes(shown, begun.place)
+        if self.aligned:
+            x = x + begun.units[:, begun.place : begun.place + 1]
+        begun.place += shown.shape[1]
+        return self.head(self.layers(x, seen, begun.cache)[:, -1])
+
+
+class Begun:
+    """A sequence that is being written: `cache` of what was, `place` of the frame to come, its `logits` `[B, S + 1]`;
+    `units` `[B, T + 1, dim]` that its frames speak and thus its `frames`, where that is known beforehand."""
+
+    def __init__(self, cache, units=None):
+        self.cache, self.units, self.place, self.logits = cache, units, 0, None
+
+    @property
+    def frames(self):
+        return None if self.units is None else self.units.shape[1] - 1
+
+
+def spread(units: Tensor, durations: Tensor, frames: int) -> Tensor:
+    """`units` `[B, N, dim]`, each `durations` `[B, N]` frames long -> `[B, frames, dim]`, zeros at the end."""
+    ends = durations.cumsum(1)
+    place = torch.arange(frames, device=units.device).expand(len(units), -1).contiguous()
+    which = torch.searchsorted(ends, place, right=True)
+    found = units.gather(1, which.clamp(max=units.shape[1] - 1)[..., None].expand(-1, -1, units.shape[2]))
+    return found * (which < units.shape[1])[..., None]
+
+
+def judged(logits: Tensor, targets: Tensor) -> Tensor:
+    """Of logits `[B, T, S]` for targets `[B, T]`, -1 where there is none: nats, how many were thought the likeliest,
+    and how many there are, `[3]`."""
+    logits, targets = logits.float().flatten(0, 1), targets.flatten()
+    nats = F.cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
+    return torch.stack([nats, (logits.argmax(1) == targets).sum().float(), (targets >= 0).sum().float()])
 
 
 class NonAutoRegressive(nn.Module):
@@ -90,7 +149,7 @@ class NonAutoRegressive(nn.Module):
             raise ValueError(f"prefix_mode is 0 or 1, not {prefix_mode!r}")
         if n_q < 2:
             raise ValueError("codes of one codebook need no second model")
-        self.books, self.prefix_mode = n_q, prefix_mode
+        self.n_q, self.prefix_mode = n_q, prefix_mode
         self.text = Embedded(n_units, dim, dropout)
         self.codes = nn.ModuleList(nn.Embedding(codebook_size, dim) for _ in range(n_q))
         self.place = Places(dim, dropout)
@@ -104,35 +163,38 @@ class NonAutoRegressive(nn.Module):
         prefix = 0
         if self.prefix_mode == 1 and (low := frames // 4):
             prefix = min(int(torch.randint(low, 2 * low, (), generator=rng)), 225)
-        return {"stage": int(torch.randint(1, self.books, (), generator=rng)), "prefix": prefix}
+        return {"stage": int(torch.randint(1, self.n_q, (), generator=rng)), "prefix": prefix}
 
     def turns(self):
         """Keywords of `forward` that validation takes in turn."""
-        return [{"stage": stage} for stage in range(1, self.books)]
+        return [{"stage": stage} for stage in range(1, self.n_q)]
 
-    def forward(self, text: Tensor, codes: Tensor, stage: int = 1, prefix: int = 0) -> tuple[Tensor, Tensor]:
-        """`text` `[B, N]`, `codes` `[B, K, T]` -> logits of codebook `stage` `[B, T, S]` and targets `[B, T]`, -1 in the
-        first `prefix` frames, which show all codebooks, and where there is none."""
+    def forward(self, batch: dict[str, Tensor], stage: int = 1, prefix: int = 0) -> Tensor:
+        """What `judged` says of codebook `stage` after the first `prefix` frames, which show all codebooks."""
+        codes = batch["codes"]
+        return judged(self.logits(batch["text"], codes, stage, prefix)[:, prefix:], codes[:, stage, prefix:])
+
+    def logits(self, text: Tensor, codes: Tensor, stage: int, prefix: int = 0) -> Tensor:
+        """Of codebook `stage`, `[B, T, S]`."""
         n, there = text.shape[1], codes[:, 0] >= 0
         shown = codes.clamp(min=0)
         y = sum(self.codes[k](shown[:, k]) for k in range(stage))
         if prefix:
-            rest = sum(self.codes[k](shown[:, k, :prefix]) for k in range(stage, self.books))
+            rest = sum(self.codes[k](shown[:, k, :prefix]) for k in range(stage, self.n_q))
             y = torch.cat([y[:, :prefix] + rest, y[:, prefix:]], 1)
         x = torch.cat([self.text(text), self.place(y)], 1)
         seen = torch.cat([text > 0, there], 1)
         x = self.layers(x, seen, told=(self.stages.weight[stage],))
-        logits = F.linear(x[:, n:], self.codes[stage].weight)
-        return logits, torch.cat([torch.full_like(codes[:, 0, :prefix], -1), codes[:, stage, prefix:]], 1)
+        return F.linear(x[:, n:], self.codes[stage].weight)
 
     def fill(self, text: Tensor, first: Tensor, prompt: Tensor) -> Tensor:
         """The most likely codes `[1, K, T]` of frames whose `first` `[1, T]` is known, after a prompt's codes
         `[1, K, P]` (P may be 0)."""
-        codes = F.pad(first[:, None], (0, 0, 0, self.books - 1))
+        codes = F.pad(first[:, None], (0, 0, 0, self.n_q - 1))
         prefix = prompt.shape[2]
-        for stage in range(1, self.books):
+        for stage in range(1, self.n_q):
             shown = prefix if self.prefix_mode == 1 else 0
-            logits, _ = self(text, torch.cat([prompt, codes], 2), stage, shown)
+            logits = self.logits(text, torch.cat([prompt, codes], 2), stage, shown)
             codes[:, stage] = logits[:, prefix:].argmax(2)
         return codes
 
@@ -163,7 +225,7 @@ class Embedded(nn.Module):
 
 
 class Layers(nn.Module):
-    """A Transformer whose norms come first. `adaptive`: they have the scale and shift that a stage's embedding gives."""
+    """A Transformer whose norms come first. `adaptive`: a stage's embedding gives them scale and shift."""
 
     def __init__(self, dim, n_layers, n_heads, hidden, dropout, adaptive=False):
         super().__init__()

@@ -31,9 +31,12 @@ def options(argv=None):
 def datasets(keys, units, overfit=None):
     """For training and validation, by the scalars `keys`; with `overfit` so many utterances for both."""
     common = {"units": units, "longest": keys["longest"], "seed": keys["seed"], "most": overfit}
-    train = SpokenDataset(keys["train_dir"], keys["train_codes"], prompted=keys["prompted"], **common)
-    where = "train" if overfit else "dev"
-    dev = SpokenDataset(keys[f"{where}_dir"], keys[f"{where}_codes"], **common)
+
+    def dataset(name, **more):
+        durations = f"{keys['durations']}/{name}" if keys["durations"] else None
+        return SpokenDataset(keys[f"{name}_dir"], keys[f"{name}_codes"], durations=durations, **more, **common)
+
+    train, dev = dataset("train", prompted=keys["prompted"]), dataset("train" if overfit else "dev")
     if train.facts != dev.facts:
         raise UserError(f"{keys['train_codes']} and {keys['dev_codes']}: codes of two codecs")
     return train, dev
