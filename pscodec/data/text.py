@@ -7,6 +7,7 @@ language, and `phonemes`, by phonemizer with espeak-ng, of a language that is na
 import hashlib
 import io
 import json
+import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,7 @@ def learn_units(texts, kind="pieces", size=200, language="en-us"):
 
 
 class Phonemiser:
-    """Texts -> lists of IPA symbols, `_` between words, punctuation kept; by phonemizer with espeak-ng.
+    """Texts -> lists of IPA symbols without stress, `_` between words, punctuation kept; by phonemizer with espeak-ng.
 
     Raises UserError without them, and for a language that espeak-ng does not have.
     """
@@ -142,14 +143,17 @@ class Phonemiser:
     def __init__(self, language):
         try:
             from phonemizer.backend import EspeakBackend
+            from phonemizer.punctuation import Punctuation
             from phonemizer.separator import Separator
         except ImportError:
             raise UserError("phonemes need the package phonemizer: pip install pscodec[tts]") from None
+        self.marks = f"([{re.escape(Punctuation.default_marks())}])"
         self.separator = Separator(phone=" ", word=" _ ")
         try:
-            self.backend = EspeakBackend(language, preserve_punctuation=True, with_stress=True)
+            self.backend = EspeakBackend(language, preserve_punctuation=True)
         except RuntimeError as error:
             raise UserError(f"phonemes of {language}: {error}") from None
 
     def __call__(self, texts):
-        return [line.split() for line in self.backend.phonemize(texts, separator=self.separator, strip=True)]
+        lines = self.backend.phonemize(texts, separator=self.separator, strip=True)
+        return [re.sub(self.marks, r" \1 ", line).split() for line in lines]
