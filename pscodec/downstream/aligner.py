@@ -98,5 +98,5 @@ def best_path(logs, units):
         if state % 2:
             last = spans[state // 2][1] if spans[state // 2] else t
             spans[state // 2] = (t, last)
-        state -= came[t, state]
+        state -= int(came[t, state])
     return spans

@@ -78,11 +78,13 @@ def prepare_libritts(args):
 
 
 def prepare_ljspeech(args):
-    """LJSpeech as a test corpus out of the training domain."""
+    """LJSpeech as a test corpus out of the training domain; by text, train, dev and test of it."""
     folder = _present(args.downloads / "LJSpeech-1.1", "stage 0, --corpus ljspeech")
     if not (folder / "metadata.csv").exists():
         raise UserError(f"{folder}: has no metadata.csv; remove the folder and run stage 0")
     utterances, left_out = _look(args, corpora.walk_ljspeech(folder), 0.0, float("inf"), decode=False)
+    if args.by_text:
+        return split.by_text(utterances, args.seed, *_held_out(args, 100, 100)), left_out
     return {"test_ljspeech": split.cap(utterances, args.seed, _most(args, "test"))}, left_out
 
 
