@@ -4,6 +4,7 @@ import re
 from html import escape
 
 import numpy as np
+import torch
 
 from pscodec.data.audio import load_audio, save_audio
 from pscodec.data.kaldi import read_data_dir
@@ -120,5 +121,7 @@ def example(split, row, experiments, args, out):
 
 def level(wav, sample_rate):
     """dB spectrogram `[513, F]` of `wav` `[L]`: 1024 points, hop 240, of its first seconds."""
-    magnitude = stft(wav[: int(SHOWN_SECONDS * sample_rate)], 1024, 240).abs().numpy()
+    wav = wav[: int(SHOWN_SECONDS * sample_rate)]
+    wav = torch.nn.functional.pad(wav, (0, max(0, 1024 - len(wav))))
+    magnitude = stft(wav, 1024, 240).abs().numpy()
     return 20 * np.log10(np.maximum(magnitude, 1e-5))

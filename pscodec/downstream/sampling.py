@@ -62,7 +62,7 @@ def write_codes(model, text, prompt, sampling, rng, most):
     lengths = torch.full((n,), most + 1, device=text.device)
     for frame in range(most + (not known)):
         logits = begun.logits.float()
-        if begun.frames is not None:
+        if begun.frames is not None or not frame:  # nobody says nothing
             logits[:, model.edge] = -torch.inf
         drawn = sampling.draw(logits, codes, rng)
         going = lengths > most
