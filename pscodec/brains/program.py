@@ -11,7 +11,6 @@ from pscodec.brains import loop
 from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError
 from pscodec.utils.machine import best_precision, keep_memory
-from pscodec.utils.options import parse_overrides
 
 
 def parser(about):
@@ -22,11 +21,6 @@ def parser(about):
     made.add_argument("--exp", required=True, type=Path, help="folder of the experiment")
     made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return made
-
-
-def options(made, argv=None):
-    """`(args, overrides)` of that parser, to which a program may have added; overrides are scalars of the YAML."""
-    return parse_overrides(made, argv)
 
 
 def place():
@@ -46,17 +40,14 @@ def share(size):
 def fit(kind, args, hp, run_opts, module, train, dev, collate, introduce):
     """Train `module` (name -> network) by a Brain of class `kind`, from the last checkpoint on where there is one.
 
-    `train` and `dev`: pairs of a dataset and its batches; `introduce(say, last)` tells of them. Returns the Brain, its
-    journal still open; None where `max_minutes` are over already.
+    `train` and `dev`: pairs of a dataset and its batches; `introduce(say)` tells of them. Returns the Brain, its
+    journal still open.
     """
     if args.device == "cpu":
         keep_memory()
     epochs = EpochCounter(-(-hp["total_steps"] // train[1].steps))
     checkpointer = AtomicCheckpointer(args.exp / "save", {**module, "epochs": epochs})
     last = checkpointer.find_checkpoint()
-    if last and hp["max_minutes"] and last.meta["minutes"] >= hp["max_minutes"]:
-        print(f"{args.exp}: has trained for {last.meta['minutes']:.1f} minutes, max_minutes is {hp['max_minutes']}")
-        return None
     precision = hp["precision"] if hp["precision"] != "auto" else best_precision(args.device)
     brain = kind(modules=module, hparams=hp, run_opts={**run_opts, "precision": precision}, checkpointer=checkpointer)
     loaders = loop.loaders(train[0], train[1], dev[0], dev[1], collate, hp["num_workers"])

@@ -19,13 +19,13 @@ from pscodec.data.text import Units
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.hparams import build, compose, resolve
-from pscodec.utils.options import FREE_TO_CHANGE, check_same_model
+from pscodec.utils.options import FREE_TO_CHANGE, check_same_model, parse_overrides
 
 
 def options(argv=None):
     parser = program.parser(__doc__)
     parser.add_argument("--overfit", type=int, help="train and validate on so many utterances: can it learn at all?")
-    return program.options(parser, argv)
+    return parse_overrides(parser, argv)
 
 
 def datasets(keys, units, overfit=None):
@@ -87,7 +87,7 @@ def main(argv=None):
     brain = program.fit(
         ValleBrain, args, hp, run_opts, modules, (train, batches), (dev, dev_batches), collate, introduce
     )
-    if brain and if_main_process():
+    if if_main_process():
         brain.journal.close()
 
 
