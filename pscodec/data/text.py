@@ -143,6 +143,7 @@ class Phonemiser:
     def __init__(self, language):
         try:
             from phonemizer.backend import EspeakBackend
+            from phonemizer.logger import get_logger
             from phonemizer.punctuation import Punctuation
             from phonemizer.separator import Separator
         except ImportError:
@@ -150,7 +151,8 @@ class Phonemiser:
         self.marks = f"([{re.escape(Punctuation.default_marks())}])"
         self.separator = Separator(phone=" ", word=" _ ")
         try:
-            self.backend = EspeakBackend(language, preserve_punctuation=True)
+            quiet = get_logger(verbosity="quiet")  # what it counts words for is of no use here
+            self.backend = EspeakBackend(language, preserve_punctuation=True, logger=quiet)
         except RuntimeError as error:
             raise UserError(f"phonemes of {language}: {error}") from None
 

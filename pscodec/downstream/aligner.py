@@ -50,7 +50,7 @@ class Aligner(nn.Module):
         for i, (block, norm) in enumerate(zip(self.blocks, self.norms, strict=True)):
             y = block(x.transpose(1, 2)).transpose(1, 2)
             y = self.dropout(F.relu(norm(y)))
-            x = y if i == 0 else x + y
+            x = (y if i == 0 else x + y) * there[:, :: self.stride]
         return self.head(x).float().log_softmax(2)
 
     @torch.inference_mode()

@@ -65,8 +65,10 @@ class Cache:
         self.held, self.length = like.new_zeros(2, batch, room, like.shape[-1]), 0
 
     def extend(self, *new):
-        """Take in keys and values `[B, n, C]`; returns those of all frames."""
+        """Take in keys and values `[B, n, C]`; returns those of all frames. Raises ValueError without room."""
         begin, self.length = self.length, self.length + new[0].shape[1]
+        if self.length > self.held.shape[2]:
+            raise ValueError(f"a cache of {self.held.shape[2]} frames cannot hold {self.length}")
         for held, x in zip(self.held, new, strict=True):
             held[:, begin : self.length] = x
         return self.held[:, :, : self.length]
