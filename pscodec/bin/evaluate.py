@@ -89,10 +89,12 @@ def parse(argv):
 def choose_metrics(args, how):
     """Metrics of the codec and of the controls."""
     texts = all((args.data / split / "text").is_file() for split in args.splits.split())
-    asked = " ".join(OF_ANOTHER) if args.against and args.metrics == "all" else args.metrics
-    names = choose(asked, how, texts)
-    if args.against and (bad := [name for name in names if name not in OF_ANOTHER]):
-        raise UserError(f"{bad[0]} compares two recordings of the same words, so not against a prompt")
+    names = choose(args.metrics, how, texts)
+    if args.against:
+        bad = [name for name in names if name not in OF_ANOTHER]
+        if bad and args.metrics != "all":
+            raise UserError(f"{bad[0]} compares two recordings of the same words, so not against a prompt")
+        names = [name for name in names if name not in bad]
     controls = args.controls_metrics.replace(",", " ").split()
     for name in controls:
         if name not in METRICS:

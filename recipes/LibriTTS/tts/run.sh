@@ -27,7 +27,7 @@
 #   --train-set, --dev-set, --test-sets "A B"   names of data dirs in --data
 #   --train-args "...", --nar-args "..."   options for train.py in stages 3 and 4, last word over preset; any scalar of conf/base.yaml
 #   --speak-args "..."             options for pscodec.bin.synthesise: --temperature, --candidates ...
-#   --metrics "..."                of stage 6                                                    ("wer cer secs")
+#   --metrics "..."                of stage 6                                                    ("wer cer secs secs_ge2e")
 #   --whisper NAME                 what hears words: tiny.en, base, or a folder                  (tiny.en)
 #   --compare "EXP EXP"            other experiments for the tables of stage 7
 #   --checkpoint best|last         what stage 5 speaks with                                      (best)
@@ -55,7 +55,7 @@ test_sets=
 train_args=
 nar_args=
 speak_args=
-metrics="wer cer secs"
+metrics="wer cer secs secs_ge2e"
 whisper=tiny.en
 compare=
 checkpoint=best
