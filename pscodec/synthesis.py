@@ -67,6 +67,8 @@ def load_synthesiser(exp, which="best", device="cpu", codec=None, continue_promp
                 raise UserError(f"{exp}: its two models were trained on different things ({name})")
     if continue_prompt is None:
         continue_prompt = keys["continue_prompt"]
+    if continue_prompt and first.aligned:
+        raise UserError(f"{exp}: an aligned model does not go on from a prompt (continue_prompt: false)")
     return Synthesiser(first, rest, Units.load(exp / "ar/units"), coder, keys["n_q"], continue_prompt, meta)
 
 

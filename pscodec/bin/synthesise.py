@@ -54,7 +54,7 @@ def main(argv=None):
         folder = args.data / split
         made = {"step": synthesiser.meta.get("step"), "seed": args.seed, "longest": args.longest, **asdict(sampling)}
         made |= {"continue_prompt": synthesiser.continue_prompt}
-        for condition in conditions(folder, synthesiser):
+        for condition in conditions(folder):
             out = args.exp / "decode" / (f"{split}.{condition}" if condition else split)
             make(synthesiser, folder, condition, out, sampling, args, {} if condition in (RECORDING, CODED) else made)
 
@@ -73,15 +73,10 @@ def parse(argv):
     parser.add_argument(
         "--continue-prompt", choices=("true", "false"), help="go on from the prompt's codes (as in the configuration)"
     )
-    parser.add_argument(
-        "--temperature", type=float, default=Sampling.temperature, help="0: the likeliest (%(default)s)"
-    )
-    parser.add_argument("--top-p", type=float, default=Sampling.top_p, help="of nucleus sampling (%(default)s)")
-    parser.add_argument(
-        "--window", type=int, default=Sampling.window, help="codes in which a repeated one is drawn anew"
-    )
-    parser.add_argument("--repeated", type=float, default=Sampling.repeated, help="share of it that counts as repeated")
-    parser.add_argument("--candidates", type=int, default=Sampling.candidates, help="drawn, the likeliest is taken")
+    for name, words in SAMPLING.items():
+        default = getattr(Sampling, name)
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=type(default), default=default, help=f"{words} (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--longest", type=float, default=LONGEST, help="seconds a sentence may become (%(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -94,7 +89,7 @@ def parse(argv):
     return args
 
 
-def conditions(folder, synthesiser):
+def conditions(folder):
     """None, as it should be, first."""
     wrong = [WRONG] if Prompts(folder, ()).can_be_wrong else []
     return [None, *wrong, RECORDING, CODED]

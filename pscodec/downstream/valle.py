@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from pscodec.layers.transformer import Cache, TransformerBlock, positions
 
+LASTING = 6.0  # logarithm of the most frames that a unit gets
+
 
 class AutoRegressive(nn.Module):
     """Text and the codes so far -> logits of the next code of the first codebook, or of the end.
@@ -83,7 +85,7 @@ class AutoRegressive(nn.Module):
         x = self.layers(units, None, cache)
         spread_units = None
         if self.aligned:
-            durations = self.lasting(x)[..., 0].exp().round().clamp(min=1).long()
+            durations = self.lasting(x)[..., 0].clamp(0, LASTING).exp().round().long()
             spread_units = spread(units, durations, int(durations.sum(1).max()) + 1)
         begun = Begun(cache, spread_units)
         shown = F.pad(codes, (1, 0), value=self.edge)
