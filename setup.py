@@ -18,6 +18,7 @@ EXTRAS = {
         "whisper-normalizer>=0.1.12",
     ],
     "train": ["tensorboard"],
+    "tts": ["phonemizer>=3.3"],  # for phonemes, with espeak-ng (Debian: apt-get install espeak-ng)
     "corpus": ["G722>=1.2.8"],
     "onnx": ["onnx>=1.17", "onnxruntime"],
     "test": [

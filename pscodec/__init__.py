@@ -5,6 +5,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "load_codec": "inference",
     "load_separator": "separation",
+    "load_synthesiser": "synthesis",
     "Stream": "bitstream",
     "read": "bitstream",
     "write": "bitstream",

@@ -32,6 +32,7 @@ class Job:
 
     `rate`: Hz to score at, None for that of `hyp`, or 24 kHz without one. `lag`: None for a signal that must have the
     reference's length; else seconds by which it may be late, which are searched for, its length then being made equal.
+    `other`: `ref` is another recording of the voice, and what is compared is not samples.
     `rates` are bit/s, for the row. What `codec` decodes to is written to the file `keep`.
     """
 
@@ -52,6 +53,7 @@ class Job:
     codec: str | None = None
     codec_stamp: str = ""
     keep: Path | None = None
+    other: bool = False
 
     @property
     def key(self):
@@ -272,6 +274,8 @@ def load_pair(job):
         return ref[0], ref[0], rate, rates
     ref, _ = load_audio(job.ref, rate, *stretch)
     n, m = ref.shape[-1], hyp.shape[-1]
+    if job.other:
+        return ref[0], hyp[0], rate, rates
     if job.lag is None and n != m:
         raise UserError(f"{job.split}.{job.condition}: {job.utt} has {n} samples at {rate} Hz, decoded {m}")
     if job.lag is not None:

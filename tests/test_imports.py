@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "separation": GROUND | {"released", "inference", "downstream", "losses", "layers", "data.audio"},
     "inference": GROUND
     | {"released", "chunks", "models", "bitstream", "profile", "entropy", "streaming", "features", "data.audio"},
+    "synthesis": GROUND | {"inference", "downstream", "bitstream", "data.audio", "data.text"},
     "files": GROUND | {"inference", "streaming", "bitstream", "data.audio"},
 }
 TOP = {"bin", "cli", "commands", "demo", "listening"}  # anything

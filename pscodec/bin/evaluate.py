@@ -4,8 +4,9 @@
 
 For every split, and every condition found in exp/NAME/decode (`test`, `test.shuffled_codes` ...), each utterance
 gets one row in exp/NAME/scores.tsv; exp/NAME/summary.json holds means with 95 % intervals and the codebooks' usage.
-Finished rows are kept in exp/NAME/scores.cache.jsonl: a rerun scores only what is new or has changed. Started by
-torchrun, its processes share the rows, and --nj counts for each of them.
+`--against prompt` is for speech that was synthesised: what the voice is compared with is not a recording of the same
+words, but the utterance that utt2prompt names. Finished rows are kept in exp/NAME/scores.cache.jsonl: a rerun scores
+only what is new or has changed. Started by torchrun, its processes share the rows, and --nj counts for each of them.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from pscodec.metrics.scorer import METRICS, WITHOUT_REFERENCE
+from pscodec.metrics.scorer import METRICS, OF_ANOTHER, WITHOUT_REFERENCE
 from pscodec.metrics.summary import CODEC, REFERENCE, codebook_usage, format_table, summarise, write_scores
 from pscodec.metrics.words import WORDS
 from pscodec.scoring import How, Job, choose, score_all, spread
@@ -35,9 +36,9 @@ def main(argv=None):
     folders = find_conditions(args.exp / "decode", args.splits.split())
     jobs = []
     for split, condition, folder in folders:
-        wanted = names if condition == CODEC else control_names
+        wanted = names if condition == CODEC or args.against else control_names
         jobs += list_jobs(split, condition, folder, args, wanted)
-        if condition == CODEC and (blind := [n for n in names if n in WITHOUT_REFERENCE]):
+        if condition == CODEC and not args.against and (blind := [n for n in names if n in WITHOUT_REFERENCE]):
             coded = [job for job in jobs if job.key[:2] == (split, CODEC)]
             for job in coded:
                 if here := [n for n in blind if n in job.names]:
@@ -70,6 +71,7 @@ def parse(argv):
         default="pesq stoi si_snr mcd mcd_linear secs",
         help="metrics of the control conditions, where they are among --metrics (%(default)s)",
     )
+    parser.add_argument("--against", choices=("prompt",), help="what speech is compared with (the recordings)")
     parser.add_argument("--campplus", type=Path, help="CAM++ checkpoint, for SECS")
     parser.add_argument("--utmos", type=Path, help="TorchScript model for UTMOS: [1, L] at 16 kHz -> score")
     parser.add_argument("--whisper", default="base", help=WHISPER)
@@ -88,6 +90,11 @@ def choose_metrics(args, how):
     """Metrics of the codec and of the controls."""
     texts = all((args.data / split / "text").is_file() for split in args.splits.split())
     names = choose(args.metrics, how, texts)
+    if args.against:
+        bad = [name for name in names if name not in OF_ANOTHER]
+        if bad and args.metrics != "all":
+            raise UserError(f"{bad[0]} compares two recordings of the same words, so not against a prompt")
+        names = [name for name in names if name not in bad]
     controls = args.controls_metrics.replace(",", " ").split()
     for name in controls:
         if name not in METRICS:
@@ -122,13 +129,15 @@ def list_jobs(split, condition, folder, args, names):
     rates = read_bits(folder / "bits.tsv")
     heard = set(sorted(decoded) if args.words is None else spread(sorted(decoded), args.words))
     unheard = [name for name in names if name not in WORDS]
+    prompts = read_table(args.data / split / "utt2prompt") if args.against else {}
     jobs = []
     for utt, path in decoded.items():
         if not os.path.exists(path):  # the experiment was moved
             path = str(folder / "wav" / Path(path).name)
         u = utterances[utt]
-        said = {"text": u.text, "language": u.language}
-        stretch, wanted = (u.path, u.start, u.end), names if utt in heard else unheard
+        ref = utterances.get(prompts[utt], u) if args.against else u
+        said = {"text": u.text, "language": u.language, "other": bool(args.against)}
+        stretch, wanted = (ref.path, ref.start, ref.end), names if utt in heard else unheard
         jobs.append(Job(split, condition, utt, u.spk, *stretch, path, wanted, **said, rates=rates.get(utt, {})))
     return jobs
 

@@ -46,6 +46,22 @@ COLUMNS = {  # the paper's columns have the same names
     "dnsmos_bak": "DNSMOS<br>BAK",
     "dnsmos_p808": "DNSMOS<br>P.808",
 }
+KINDS = {  # what was scored: a word for its row, a sentence, and what stands in the table beside it
+    "codec": (
+        "codec",
+        "A speech codec, scored on real files.",
+        "Bit rates are counted from the bytes of the coded files: the codes alone, and everything, prompt vectors and "
+        "container included. A dash: not measured. Rows below the codec's are controls: what is left when the codes or "
+        "the prompt are not the utterance's own.",
+    ),
+    "speech": (
+        "spoken from the text",
+        "Speech from text and a prompt's voice.",
+        "WER and CER: what a recogniser (Whisper) hears, against the text, all errors over all words. SECS: the voice "
+        "against the prompt's, another utterance of the speaker. Rows below are controls: the recordings of the same "
+        "texts, these as the codec returns them, and the texts in a wrong speaker's voice, where there are several.",
+    ),
+}
 MORE = ("secs_ge2e", "cer", "dcer", "mcd", "dnsmos_sig", "dnsmos_bak", "dnsmos_p808")  # in a table of their own
 NOTES = (
     "<details><summary>How each score is computed</summary><p class='small'>PESQ: ITU-T P.862.2, wideband, 16 kHz. "
@@ -70,7 +86,7 @@ def main(argv=None):
     titles = {c: _title(c) for c in COLUMNS}
     body = [heading(experiments), results(experiments, paper, args), prompts(experiments, out, titles)]
     body.append(codebooks(experiments))
-    body += [training(experiment, out) for experiment in experiments]
+    body += [training(part, out) for experiment in experiments for part in experiment["trainings"]]
     body.append(examples(experiments, args, out))
     names = ", ".join(e["name"] for e in experiments)
     write_text(out / "results.md", markdown(experiments, paper, args))
@@ -83,7 +99,9 @@ def parse(argv):
     parser.add_argument("--exp", type=Path, required=True, action="append", help="experiment folder; may be repeated")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data dirs (%(default)s)")
     parser.add_argument("--paper", type=Path, help="table of the paper's figures")
-    parser.add_argument("--paper-system", default="PSCodec-Base", help="its row to lay beside ours (%(default)s)")
+    parser.add_argument(
+        "--paper-system", default="PSCodec-Base", help="its row to lay beside ours, or all (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, help="folder to write (default: report in the first experiment)")
     parser.add_argument("--examples", type=int, default=6, help="utterances to listen to, a split (%(default)s)")
     parser.add_argument("--allow-pipes", action="store_true", help="let a wav.scp hold commands")
@@ -104,15 +122,18 @@ def load_experiment(folder):
     config = folder / "hyperparams.yaml"
     text = config.read_text(encoding="utf-8") if config.is_file() else ""
     model = re.search(r"^codec:\s*!new:([\w.]+)", text, re.M)
-    curves = read_curves(folder / "curves.tsv")
-    steps = [s for sets in curves.values() for steps, _ in sets.values() for s in steps]
+    kind = "speech" if (folder / "ar").is_dir() else "codec"
+    parts = {folder.name: folder} if kind == "codec" else {f"{folder.name}.{x}": folder / x for x in ("ar", "nar")}
+    trainings = [{"name": name, "curves": read_curves(part / "curves.tsv")} for name, part in parts.items()]
+    steps = [s for sets in trainings[0]["curves"].values() for steps, _ in sets.values() for s in steps]
     return {
         "name": folder.name,
         "folder": folder,
         "summary": summary,
         "scores": read_scores(folder / "scores.tsv"),
         "model": model[1].rsplit(".", 1)[-1] if model else None,
-        "curves": curves,
+        "kind": kind,
+        "trainings": trainings,
         "steps": int(max(steps)) if steps else None,
     }
 
@@ -166,12 +187,13 @@ def heading(experiments):
         ("stoi", "STOI"),
         ("pesq", "PESQ, wideband"),
         ("visqol", "ViSQOL, speech"),
+        *((("wer", "WER"), ("secs", "SECS, to the prompt")) if first["kind"] == "speech" else ()),
     ):
         if entry.get(column, {}).get("mean") is not None:
             mean = entry[column]["mean"]
             items.append((f"{mean:,.0f}" if column in BITS else f"{mean:.2f}", f"{caption} · {split}"))
     system = " · ".join(f"{e['name']}" + (f" ({e['model']})" if e["model"] else "") for e in experiments)
-    return f"<h1>{escape(system)}</h1>\n<p class='soft'>A speech codec, scored on real files.</p>\n{html.tiles(items)}"
+    return f"<h1>{escape(system)}</h1>\n<p class='soft'>{KINDS[first['kind']][1]}</p>\n{html.tiles(items)}"
 
 
 def result_rows(experiments):
@@ -185,16 +207,14 @@ def result_rows(experiments):
 
 
 def results(experiments, paper, args):
-    here = [row for row in paper_rows(experiments, paper) if row["system"] == args.paper_system]
+    here = beside(experiments, paper, args)
     shown = columns_present(experiments, here)
     first = [c for c in shown if c not in MORE]
     more = [c for c in MORE if c in shown]
     parts = [
         "<h2>Results</h2>",
         "<p class='soft'>Mean over n utterances, with the half width of its 95 % interval (Student's t). ↑ higher is "
-        "better, ↓ lower. Bit rates are counted from the bytes of the coded files: the codes alone, and everything, "
-        "prompt vectors and container included. A dash: not measured. Rows below the codec's are controls: "
-        "what is left when the codes or the prompt are not the utterance's own.</p>",
+        f"better, ↓ lower. {KINDS[experiments[0]['kind']][2]}</p>",
         html.table(_header(first), _rows(experiments, first, here)),
         _failures(experiments),
     ]
@@ -204,6 +224,11 @@ def results(experiments, paper, args):
         everyone = html.table(_header(first), [("paper", _paper_html(row, first)) for row in rest])
         parts.append(f"<details><summary>All systems in the paper's table</summary>{everyone}</details>")
     return "\n".join([*parts, NOTES])
+
+
+def beside(experiments, paper, args):
+    """The paper's rows that stand in the main table."""
+    return [row for row in paper_rows(experiments, paper) if args.paper_system in (row["system"], "all")]
 
 
 def columns_present(experiments, paper):
@@ -227,7 +252,8 @@ def _rows(experiments, shown, paper):
         if split != split_now:
             rows.append(("head", [escape(split)]))
             split_now = split
-        name = escape(label(experiment, condition) if len(experiments) > 1 else words(condition))
+        name = KINDS[experiment["kind"]][0] if condition == CODEC else words(condition)
+        name = escape(label(experiment, condition) if len(experiments) > 1 else name)
         cells = [name, str(entry["utterances"]), *(_cell(entry.get(c)) for c in shown)]
         rows.append(("main" if condition == CODEC else "", cells))
     if paper:
@@ -285,7 +311,7 @@ def codebooks(experiments):
 
 def markdown(experiments, paper, args):
     """The main table as Markdown."""
-    here = [row for row in paper_rows(experiments, paper) if row["system"] == args.paper_system]
+    here = beside(experiments, paper, args)
     shown = columns_present(experiments, here)
     names = [COLUMNS[c].replace("<br>", " ") for c in shown]
     lines = ["| split | system | n | " + " | ".join(names) + " |", "|---|---|--:|" + "--:|" * len(shown)]

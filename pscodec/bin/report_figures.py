@@ -4,6 +4,7 @@ import re
 from html import escape
 
 import numpy as np
+import torch
 
 from pscodec.data.audio import load_audio, save_audio
 from pscodec.data.kaldi import read_data_dir
@@ -14,11 +15,14 @@ from pscodec.utils import html, plot
 from pscodec.utils.progress import progress
 
 ORDER = ("total", "wav", "mel", "feat", "quant", "adv", "disc", "usage", "perplexity", "lr")  # of the curves
+RANKED = {"stoi": "STOI", "si_snr": "SI-SNR", "pesq": "PESQ", "wer": "WER"}  # what examples are chosen by
 SHOWN_SECONDS = 4.0  # of each spectrogram
 CONDITIONS = {
     CODEC: "codec",
     REFERENCE: "the recordings, uncoded",
     "shuffled_codes": "codes shuffled",
+    "recording": "the recordings",
+    "coded": "the recordings, coded",
 }
 
 
@@ -47,8 +51,8 @@ def training(experiment, out):
 
 
 def pick(rows, count):
-    """`count` utterances at even steps from the lowest to the highest STOI (else SI-SNR), so that none are chosen."""
-    key = next((k for k in ("stoi", "si_snr", "pesq") if any(k in row for row in rows)), None)
+    """`count` utterances at even steps from the lowest to the highest of a score, so that none are chosen."""
+    key = next((k for k in RANKED if any(k in row for row in rows)), None)
     ranked = sorted((r for r in rows if key is None or key in r), key=lambda r: (r[key] if key else 0, r["utt"]))
     if len(ranked) <= count:
         return ranked
@@ -63,8 +67,9 @@ def examples(experiments, args, out):
         rows = [row for row in first["scores"] if (row["split"], row["condition"]) == (split, CODEC)]
         todo += [(split, row) for row in pick(rows, args.examples)]
     parts, split_now = ["<h2>Listen and look</h2>"], None
+    by = next((RANKED[key] for key in RANKED if any(key in row for _, row in todo)), "name")
     parts.append(
-        "<p class='soft'>At even steps from the lowest to the highest STOI of each split. Spectrograms: one colour "
+        f"<p class='soft'>At even steps from the lowest to the highest {by} of each split. Spectrograms: one colour "
         f"scale for both, 80 dB, the first {SHOWN_SECONDS:g} seconds.</p>"
     )
     for split, row in progress(todo, "figures and audio"):
@@ -106,14 +111,17 @@ def example(split, row, experiments, args, out):
             levels.append(level(wav[0], rate))
     for theme in plot.THEMES:
         plot.spectrograms(out / "figures" / f"{safe}.{theme}.png", levels, titles, rate, 240, theme)
-    scores = ", ".join(f"{n} {row[k]:.2f}" for k, n in (("stoi", "STOI"), ("pesq", "PESQ")) if k in row)
+    scores = ", ".join(f"{n} {row[k]:.2f}" for k, n in (("stoi", "STOI"), ("pesq", "PESQ"), ("wer", "WER")) if k in row)
     stem = f"figures/{safe}"
     figure = html.picture(f"{stem}.light.png", f"{stem}.dark.png", f"spectrograms of {utt}", "spectrogram")
     caption = f"<b>{escape(utt)}</b> <span class='soft small'>{row['seconds']:.1f} s · {escape(scores)}</span>"
-    return f"<div class='card'>{caption}{html.players(items)}{figure}</div>"
+    text = f"<p>{escape(utterance.text)}</p>" if utterance.text else ""
+    return f"<div class='card'>{caption}{text}{html.players(items)}{figure}</div>"
 
 
 def level(wav, sample_rate):
     """dB spectrogram `[513, F]` of `wav` `[L]`: 1024 points, hop 240, of its first seconds."""
-    magnitude = stft(wav[: int(SHOWN_SECONDS * sample_rate)], 1024, 240).abs().numpy()
+    wav = wav[: int(SHOWN_SECONDS * sample_rate)]
+    wav = torch.nn.functional.pad(wav, (0, max(0, 1024 - len(wav))))
+    magnitude = stft(wav, 1024, 240).abs().numpy()
     return 20 * np.log10(np.maximum(magnitude, 1e-5))

@@ -85,14 +85,29 @@ def collate(items):
     return batch
 
 
-def _read(folder):
+def read_note(folder):
+    """What codec.json says of the codes in `folder`. Raises UserError for what no loader here can use."""
+    note = Path(folder) / "codec.json"
     try:
-        facts = json.loads((folder / "codec.json").read_text(encoding="utf-8"))
-        codes = {utt: np.load(path)["codes"] for utt, path in read_table(folder / "codes.scp").items()}
-    except (OSError, ValueError, KeyError) as error:
+        facts = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise UserError(f"{folder}: not codes that dump_codes wrote ({error})") from None
     if facts.pop("order", "group") != "group":
         raise UserError(f"{folder}: codes layer by layer (--order), which no file has")
     if "n_q_trained" not in facts:
-        raise UserError(f"{folder}/codec.json: of an older program; run dump_codes on it again")
+        raise UserError(f"{note}: of an older program; run dump_codes on it again")
+    return facts
+
+
+def read_codes(path):
+    """Codes `[K, T]` of a file that dump_codes wrote. Raises UserError."""
+    try:
+        return np.load(path)["codes"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: not codes that dump_codes wrote ({error})") from None
+
+
+def _read(folder):
+    facts = read_note(folder)
+    codes = {utt: read_codes(path) for utt, path in read_table(folder / "codes.scp").items()}
     return facts, {utt: found for utt, found in codes.items() if found.shape[1] > 0}

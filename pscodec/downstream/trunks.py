@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pscodec.layers.conv import conv
-from pscodec.layers.transformer import SelfAttention
+from pscodec.layers.transformer import TransformerBlock
 
 DILATIONS = (1, 2, 4, 8)  # of successive blocks of a TCN, again and again
 
@@ -34,23 +34,6 @@ class Transformer(nn.Module):
         for block in self.blocks:
             x = block(x, mask)
         return x
-
-
-class TransformerBlock(nn.Module):
-    """Pre-norm attention and feed-forward (ReLU), each around a shortcut."""
-
-    def __init__(self, channels, n_heads, hidden, dropout):
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
-        self.attention = SelfAttention(channels, n_heads, dropout)
-        self.feed = nn.Sequential(
-            nn.Linear(channels, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, channels)
-        )
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x, mask=None):
-        x = x + self.dropout(self.attention(self.norm1(x), mask))
-        return x + self.dropout(self.feed(self.norm2(x)))
 
 
 def positions(length, channels, device=None):

@@ -62,3 +62,12 @@ def pair(ref, hyp, sample_rate, target_rate=None, min_seconds=0.0):
         raise MetricError(f"shorter than {min_seconds:g} s")
     target_rate = target_rate or sample_rate
     return resample(ref, sample_rate, target_rate), resample(hyp, sample_rate, target_rate)
+
+
+def voices(ref, hyp, sample_rate, target_rate, min_seconds=0.5):
+    """Two signals whose speakers are compared, each checked by itself, at `target_rate`: float64 arrays. Their lengths
+    may differ. Raises MetricError as `signal` does, and below `min_seconds`."""
+    both = reference(ref), signal(hyp)
+    if min(map(len, both)) < min_seconds * sample_rate:
+        raise MetricError(f"shorter than {min_seconds:g} s")
+    return [resample(wav, sample_rate, target_rate) for wav in both]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pscodec.metrics.base import pair
+from pscodec.metrics.base import voices
 from pscodec.metrics.mel import slaney_mel
 from pscodec.utils.packages import find, published
 
@@ -68,7 +68,7 @@ class Ge2e(nn.Module):
         """Cosine, 0 to 1, of the embeddings of `ref` `[L]` and `hyp` `[L]`, higher is more alike.
 
         Raises MetricError for silence and below 0.5 s."""
-        first, second = (self.embed(wav) for wav in pair(ref, hyp, sample_rate, RATE, min_seconds=0.5))
+        first, second = (self.embed(wav) for wav in voices(ref, hyp, sample_rate, RATE))
         return float(first @ second)
 
 

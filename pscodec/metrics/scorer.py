@@ -14,6 +14,7 @@ from pscodec.utils.errors import UserError
 
 METRICS = ("pesq", "stoi", "visqol", "dnsmos", "utmos", *WORDS, "si_snr", "mcd", "mcd_linear", "secs", "secs_ge2e")
 WITHOUT_REFERENCE = ("dnsmos", "utmos", "wer", "cer")  # the recording itself has such a score, too
+OF_ANOTHER = (*WITHOUT_REFERENCE, "secs", "secs_ge2e")  # the reference may be another recording of the voice
 DNSMOS_PARTS = ("ovrl", "sig", "bak", "p808")
 COUNTS = {f"{name}_{unit}": name for name, unit in WORDS.items()}  # column -> the rate that it is the denominator of
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pscodec.layers.transformer import attend
+from pscodec.layers.transformer import attend, positions
 
 
 class CodesLanguageModel(nn.Module):
@@ -102,10 +102,3 @@ class _Layer(nn.Module):
 
 def _norm(x):
     return F.layer_norm(x, x.shape[-1:])
-
-
-def positions(n, dim, device=None):
-    """Sines and cosines of places 0 to n - 1, `[n, dim]` (Vaswani et al., 2017, section 3.5)."""
-    rates = torch.exp(torch.arange(0, dim, 2, device=device) * (-math.log(10000.0) / dim))
-    angles = torch.arange(n, device=device)[:, None] * rates
-    return torch.cat([angles.sin(), angles.cos()], 1)

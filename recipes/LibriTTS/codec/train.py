@@ -9,7 +9,6 @@ discriminators; `--parent exp/first` is stage 4's: the experiment that gives the
 (the initial weights), save/CKPT*, train_log.txt, curves.tsv and tensorboard/.
 """
 
-import argparse
 import math
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from safetensors.torch import save_file
 from speechbrain.utils.distributed import ddp_barrier, get_rank, if_main_process
 from speechbrain.utils.epoch_loop import EpochCounter
 
-from pscodec.brains import loop
+from pscodec.brains import loop, program
 from pscodec.brains.codec import CodecBrain
 from pscodec.brains.plan import Planner
 from pscodec.brains.start import PARENT, THETA_0, start_from
@@ -36,13 +35,9 @@ from pscodec.utils.weights import load_weights
 
 
 def options(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="a variant's YAML")
-    parser.add_argument("--preset", action="append", default=[], help="YAML of scalars laid over it; may be repeated")
-    parser.add_argument("--exp", required=True, type=Path, help="folder of the experiment")
+    parser = program.parser(__doc__)
     parser.add_argument("--init", type=Path, help="experiment whose codec and discriminators to start from")
     parser.add_argument("--parent", type=Path, help="experiment of the first training, for start_from")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parse_overrides(parser, argv)
 
 

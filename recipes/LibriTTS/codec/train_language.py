@@ -8,37 +8,23 @@ The codes are those of `python -m pscodec.bin.dump_codes`. Any scalar of conf/la
 option. At the end the best weights, in integers, are EXP/entropy/entropy.safetensors, which `pscodec` finds there.
 """
 
-import argparse
 import math
-from pathlib import Path
 
 import torch
 from ruamel.yaml import YAML
-from speechbrain.utils.distributed import get_rank, if_main_process
-from speechbrain.utils.epoch_loop import EpochCounter
+from speechbrain.utils.distributed import if_main_process
 
-from pscodec.brains import loop
+from pscodec.brains import loop, program
 from pscodec.brains.language import LanguageBrain
 from pscodec.data.codec import Batches
 from pscodec.data.codes import CodesDataset, collate
 from pscodec.entropy.coder import EntropyCoder
 from pscodec.entropy.export import export
 from pscodec.entropy.network import FILE
-from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.hparams import build, compose, resolve
-from pscodec.utils.machine import best_precision, keep_memory
 from pscodec.utils.options import FREE_TO_CHANGE, check_same_model, parse_overrides
-
-
-def options(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="a YAML")
-    parser.add_argument("--preset", action="append", default=[], help="YAML of scalars laid over it; may be repeated")
-    parser.add_argument("--exp", required=True, type=Path, help="folder of the language model")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    return parse_overrides(parser, argv)
 
 
 def datasets(keys):
@@ -61,7 +47,7 @@ def facts(keys, codes):
 
 @one_line_errors
 def main(argv=None):
-    args, overrides = options(argv)
+    args, overrides = parse_overrides(program.parser(__doc__), argv)
     run_opts = loop.join(args.device)
     composed = compose(args.config, args.preset)
     keys = YAML().load(resolve(composed, overrides))
@@ -73,29 +59,27 @@ def main(argv=None):
         check_same_model(args.exp, text, FREE_TO_CHANGE | {"total_steps", "max_minutes"})
         write_text(args.exp / "hyperparams.yaml", text)
 
-    if args.device == "cpu":
-        keep_memory()
-    language = hp["language"]
-    precision = hp["precision"] if hp["precision"] != "auto" else best_precision(args.device)
-    epochs = EpochCounter(-(-hp["total_steps"] // (hp["steps_per_epoch"] or max(1, len(train) // hp["batch_size"]))))
-    brain = LanguageBrain(
-        modules={"language": language},
-        hparams=hp,
-        run_opts={**run_opts, "precision": precision},
-        checkpointer=AtomicCheckpointer(args.exp / "save", {"language": language, "epochs": epochs}),
+    language, place = hp["language"], program.place()
+    batches = Batches(
+        len(train),
+        program.share(hp["batch_size"]),
+        hp["steps_per_epoch"] or max(1, len(train) // hp["batch_size"]),
+        hp["seed"],
+        total=hp["total_steps"],
+        **place,
     )
-    size, rest = divmod(hp["batch_size"], brain.world)
-    if rest or not size:
-        raise UserError(f"batch_size {hp['batch_size']} does not divide by {brain.world} processes")
-    each = {"seed": hp["seed"], "rank": get_rank() or 0, "world": brain.world, "total": hp["total_steps"]}
-    batches = Batches(len(train), size, hp["steps_per_epoch"], **each)
-    dev_batches = Batches(len(dev), min(size, len(dev)), seed=hp["seed"], shuffle=False)
-    train_loader, dev_loader = loop.loaders(train, batches, dev, dev_batches, collate, hp["num_workers"])
-    last = brain.begin(args.exp, batches)
-    brain.minutes = last.meta["minutes"] if last else 0.0
-    if if_main_process():
-        _introduce(brain.journal.say, args.exp, language, train, dev, last)
-    brain.fit(epochs, train_loader, dev_loader)
+    dev_batches = Batches(len(dev), min(batches.batch_size, len(dev)), seed=hp["seed"], shuffle=False)
+    brain = program.fit(
+        LanguageBrain,
+        args,
+        hp,
+        run_opts,
+        {"language": language},
+        (train, batches),
+        (dev, dev_batches),
+        collate,
+        lambda say: _introduce(say, train, dev),
+    )
     if if_main_process():
         best = brain.checkpointer.find_checkpoint(min_key="score")
         language.load_state_dict(torch.load(best.paramfiles["language"], map_location="cpu", weights_only=True))
@@ -119,12 +103,10 @@ def compare(say, language, network, dev, most=32):
     say(f"  {ours / count:.4f} bits a code in integers, {trained / count:.4f} as trained")
 
 
-def _introduce(say, exp, language, train, dev, last):
-    size, hours = sum(p.numel() for p in language.parameters()) / 1e6, train.frames / train.frame_rate / 3600
-    say(f"{exp}: {size:.2f} M parameters, codes of {train.facts['model']} ({train.facts['fingerprint']})")
+def _introduce(say, train, dev):
+    hours = train.frames / train.frame_rate / 3600
+    say(f"  codes of {train.facts['model']} ({train.facts['fingerprint']})")
     say(f"  {len(train)} utterances ({hours:.2f} h), {len(dev)} for validation; {train.choices} codebooks")
-    if last:
-        say(f"  going on from step {last.meta['step']}")
 
 
 if __name__ == "__main__":

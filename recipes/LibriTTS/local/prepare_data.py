@@ -5,6 +5,7 @@
   python prepare_data.py --corpus ljspeech                  test_ljspeech
   python prepare_data.py --corpus vctk                      test_vctk, 100 utterances; aishell3 likewise
   python prepare_data.py --corpus /my/recordings            train dev test
+  python prepare_data.py --corpus mini --voices en_US_f_Allison --by-text    the same, of what has a text, for synthesis
   python prepare_data.py --validate data/mine data/other    only checks folders that you bring
 
 The corpus itself is only read. Test splits get `utt2prompt`: for each utterance another one of its speaker.
@@ -43,6 +44,9 @@ def prepare_mini(args):
         recordings, left_out = corpora.walk_speakers(_present(folder, "stage 0, --corpus mini"))
         recordings = [replace(r, language=r.spk[:2]) for r in recordings]  # of en_US_f_Allison
         voices = set((args.unseen_voice or UNSEEN_VOICE).split(","))
+    if args.by_text:
+        utterances, more = _look(args, _of_voices(args, recordings), 1.0, 15.0, decode=True)
+        return split.by_text(utterances, args.seed, *_held_out(args, 15, 20)), left_out + more
     spoken = {r.spk for r in recordings}
     if not voices <= spoken or not spoken - voices:
         has = " ".join(sorted(spoken)) or "no voice"
@@ -74,11 +78,13 @@ def prepare_libritts(args):
 
 
 def prepare_ljspeech(args):
-    """LJSpeech as a test corpus out of the training domain."""
+    """LJSpeech as a test corpus out of the training domain; by text, train, dev and test of it."""
     folder = _present(args.downloads / "LJSpeech-1.1", "stage 0, --corpus ljspeech")
     if not (folder / "metadata.csv").exists():
         raise UserError(f"{folder}: has no metadata.csv; remove the folder and run stage 0")
     utterances, left_out = _look(args, corpora.walk_ljspeech(folder), 0.0, float("inf"), decode=False)
+    if args.by_text:
+        return split.by_text(utterances, args.seed, *_held_out(args, 100, 100)), left_out
     return {"test_ljspeech": split.cap(utterances, args.seed, _most(args, "test"))}, left_out
 
 
@@ -112,6 +118,8 @@ def prepare_folder(args):
     recordings, left_out = corpora.walk_speakers(folder)
     if not recordings:
         raise UserError(f"--corpus {folder}: has no audio files in speaker folders ({folder}/<speaker>/<recording>)")
+    if args.by_text:
+        recordings = _of_voices(args, recordings)
     utterances, more = _look(args, recordings, 1.0, 30.0, decode=True)
     left_out += more
     if len(utterances) < 3:
@@ -121,8 +129,24 @@ def prepare_folder(args):
         found = split.by_speaker(utterances, args.seed, args.test_speakers)
         return {name: split.cap(found[name], args.seed, _most(args, name)) for name in found}, left_out
     share = max(1, round(0.05 * len(utterances)))
+    if args.by_text:
+        return split.by_text(utterances, args.seed, *_held_out(args, share, share)), left_out
     dev, test = (min(share, _most(args, name) or share) for name in ("dev", "test"))
     return split.by_utterance(utterances, args.seed, dev, test), left_out
+
+
+def _of_voices(args, recordings):
+    """Recordings with a text, of --voices."""
+    voices = {r.spk for r in recordings}.intersection(args.voices.split(",")) if args.voices else None
+    found = [r for r in recordings if (r.text or "").strip() and (voices is None or r.spk in voices)]
+    if not found:
+        raise UserError(f"--corpus {args.corpus}: no recording has a text{f' of {args.voices}' if args.voices else ''}")
+    return found
+
+
+def _held_out(args, dev, test):
+    """Texts for dev and test: those of the options, or these."""
+    return args.max_dev or dev, args.max_test or test
 
 
 def _present(folder, stage):
@@ -213,6 +237,8 @@ def main(argv=None):
     parser.add_argument("--min-seconds", type=float, help="shortest utterance (default: mini and folders 1)")
     parser.add_argument("--max-seconds", type=float, help="longest utterance (default: mini 15, folders 30)")
     parser.add_argument("--unseen-voice", help=f"mini: voice of test_unseen, commas for more (default {UNSEEN_VOICE})")
+    parser.add_argument("--by-text", action="store_true", help="only what has a text; no text in two splits")
+    parser.add_argument("--voices", help="with --by-text: only these speakers, commas between (all)")
     parser.add_argument("--nj", default=2, type=int, help="files looked at together")
     parser.add_argument("--validate", nargs="+", type=Path, metavar="DIR", help="only check these data folders")
     parser.add_argument("--add-prompts", action="store_true", help="with --validate: write utt2prompt where it lacks")

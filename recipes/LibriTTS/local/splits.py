@@ -23,6 +23,20 @@ def by_utterance(utterances, seed, n_dev, n_test):
     return {"test": order[:n_test], "dev": order[n_test : n_test + n_dev], "train": order[n_test + n_dev :]}
 
 
+def by_text(utterances, seed, n_dev, n_test):
+    """`{"train", "dev", "test"}` of the same speakers and no text in two of them: `n_test` texts in test, `n_dev` in
+    dev, one recording each; all recordings of the other texts in train."""
+    of_text = {}
+    for u in hash_order(utterances, seed):
+        of_text.setdefault(" ".join(u.text.casefold().split()), []).append(u)
+    groups = list(of_text.values())
+    if len(groups) <= n_dev + n_test:
+        raise UserError(f"{len(groups)} different texts are too few; {n_dev} go to dev, {n_test} to test")
+    held = [group[0] for group in groups[: n_test + n_dev]]
+    train = [u for group in groups[n_test + n_dev :] for u in group]
+    return {"test": held[:n_test], "dev": held[n_test:], "train": train}
+
+
 def by_speaker(utterances, seed, n_test=None, share=0.05):
     """`{"train", "dev", "test"}` with no speaker in two of them: `n_test` of the speakers in test (None: as many as in
     dev), `share` of them in dev, at least one each."""

@@ -7,7 +7,6 @@ Any scalar of conf/base.yaml can be given as an option. The folder then holds hy
 save/CKPT*, train_log.txt, curves.tsv and tensorboard/; the codec stays where it is.
 """
 
-import argparse
 import json
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from ruamel.yaml import YAML
 from speechbrain.utils.distributed import get_rank, if_main_process
 from speechbrain.utils.epoch_loop import EpochCounter
 
-from pscodec.brains import loop
+from pscodec.brains import loop, program
 from pscodec.brains.separation import SeparationBrain
 from pscodec.data.codec import Batches
 from pscodec.data.mixture import MixtureDataset, collate
@@ -33,13 +32,9 @@ from pscodec.utils.weights import load_weights
 
 
 def options(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="a variant's YAML")
-    parser.add_argument("--preset", action="append", default=[], help="YAML of scalars laid over it; may be repeated")
-    parser.add_argument("--exp", required=True, type=Path, help="folder of the experiment")
+    parser = program.parser(__doc__)
     parser.add_argument("--init", type=Path, help="experiment whose separator to start from")
     parser.add_argument("--overfit", type=int, help="train and validate on so many mixtures: can it learn at all?")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parse_overrides(parser, argv)
 
 
