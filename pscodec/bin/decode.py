@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pscodec.commands import many
 from pscodec.commands.encode import FILE_PACKET
 from pscodec.data import prompts as prompting
 from pscodec.data.audio import load_audio, save_audio
@@ -100,6 +101,7 @@ def main(argv=None):
     parser.add_argument(
         "--packet", type=float, help="seconds of a packet (1; entropy coded 5), but for codecs of chunks"
     )
+    many.add_sampling(parser)
     parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
@@ -111,7 +113,8 @@ def main(argv=None):
     packet = args.packet
     if packet is None:
         packet = FILE_PACKET if args.entropy else 1.0
-    coder = load_codec(args.exp, args.checkpoint, args.device, n_q=args.n_q, entropy=args.entropy, packet=packet)
+    how = {"n_q": args.n_q, "entropy": args.entropy, "packet": packet, "sampling": dict(many.sampling(args))}
+    coder = load_codec(args.exp, args.checkpoint, args.device, **how)
     out = (args.out or args.exp) / "decode"
     print(f"decoding with the {args.checkpoint} checkpoint of {args.exp}: step {coder.meta.get('step')}")
     for split in args.splits.split():
