@@ -38,6 +38,13 @@ def test_a_reverse_step_by_hand():
     assert both == pytest.approx((1.5 - 0.28 / math.sqrt(0.28) * 0.5) / math.sqrt(0.72))
 
 
+def test_noise_by_hand_were_the_clean_signal_within_a_limit():
+    schedule = Schedule(2, 0.1, 0.2)
+    for noise, clean in ((0.5, (1.5 - math.sqrt(0.28) * 0.5) / math.sqrt(0.72)), (-9, 2.0), (9, -2.0)):
+        found = schedule.limited(number(1.5), number(noise), 2, 2.0).item()
+        assert found == pytest.approx((1.5 - math.sqrt(0.72) * clean) / math.sqrt(0.28))
+
+
 def test_ways_through_the_schedule():
     schedule = Schedule(1000)
     assert schedule.way(4, None) == schedule.way(4, 9) == [4, 3, 2, 1, 0]

@@ -27,7 +27,7 @@ class UNet(nn.Module):
         super().__init__()
         if by not in ("stack", "film"):
             raise ValueError(f"the condition comes in by stack or film, not {by!r}")
-        self.by, self.fold = by, 2 ** (len(widths) - 1)
+        self.dim, self.by, self.fold = dim, by, 2 ** (len(widths) - 1)
         knows = {"time": 4 * widths[0], "heads": heads, "film": condition if by == "film" else 0}
         self.time = Time(widths[0], knows["time"])
         self.first = conv(dim + (condition if by == "stack" else 0), widths[0], 7, weight_norm=False, gain=0.7)
@@ -43,7 +43,7 @@ class UNet(nn.Module):
             self.up.append(Block(below + width, width, **knows))
             self.upsamplers.append(upsample(width, width, 2, weight_norm=False, gain=0.7) if level else nn.Identity())
             below = width
-        self.norm = nn.GroupNorm(1, below)
+        self.norm = _norm(below)
         self.last = conv(below, dim, 7, weight_norm=False, gain=0.0)  # begins at zero, the mean of what it predicts
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
@@ -91,14 +91,14 @@ class Block(nn.Module):
 
     def __init__(self, i, o, time, heads=4, film=0):
         super().__init__()
-        self.norms = nn.ModuleList(nn.GroupNorm(math.gcd(8, n), n) for n in (i, o, o))
+        self.norms = nn.ModuleList(_norm(n) for n in (i, o, o))
         gains = (1.0, 1.0, 0.3)  # what blocks add up to begins as large as x
         pairs = zip((i, o, o), gains, strict=True)
         self.convs = nn.ModuleList(conv(n, o, 3, weight_norm=False, gain=gain) for n, gain in pairs)
         self.time = nn.Linear(time, o)
         self.film = conv(film, 2 * o, 1, weight_norm=False, gain=0.1) if film else None
         self.shortcut = conv(i, o, 1, weight_norm=False, gain=0.7) if i != o else nn.Identity()
-        self.attention_norm = nn.GroupNorm(math.gcd(8, o), o)
+        self.attention_norm = _norm(o)
         self.attention = SelfAttention(o, heads)
 
     def forward(self, x: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -112,3 +112,7 @@ class Block(nn.Module):
                     y = (1 + scale) * y + shift
         x = self.shortcut(x) + y
         return x + self.attention(self.attention_norm(x).transpose(1, 2)).transpose(1, 2)
+
+
+def _norm(channels):
+    return nn.GroupNorm(math.gcd(8, max(1, channels // 8)), channels)

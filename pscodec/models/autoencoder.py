@@ -1,7 +1,7 @@
 """An encoder and a decoder with nothing between them: the continuous space in which a diffusion model generates."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pscodec.models.base import Codec
 from pscodec.types import CodecOutput, Prompt
@@ -23,3 +23,12 @@ class Autoencoder(Codec):
     @torch.inference_mode()
     def encode(self, wav):
         raise UserError("an autoencoder without a quantizer has no codes to send")
+
+
+class Waveform(nn.Module):
+    """The waveform as its own latent, both ways: the diffusion is then of the waveform (table 1's first row)."""
+
+    hop_length, channels = 1, 1
+
+    def forward(self, wav: Tensor) -> Tensor:
+        return wav

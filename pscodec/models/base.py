@@ -39,6 +39,7 @@ class Codec(nn.Module):
     frozen: tuple[str, ...] = ()
     chunk, overlap = 0, 0
     sampling: Sampling | None = None
+    statistics = 0  # training items that `observe` is shown before the first step
     piece = 2  # seconds computed at once of what is at hand of a recording; longer ones cost memory and gain no speed
     activation = "leaky_relu"  # between its layers: leaky_relu | elu | gelu | snake
 
@@ -94,6 +95,9 @@ class Codec(nn.Module):
     def coded_by(self) -> nn.Module:
         """Whose weights decide what its codes mean: files carry the fingerprint of that."""
         return self
+
+    def observe(self, wav: Tensor):
+        """Keep what must be known of training data `wav` `[B, C, L]` before training."""
 
     @property
     def n_q(self) -> int:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pscodec.layers.conv import conv, upsample
+from pscodec.layers.push_graph import Pushed
 from pscodec.models.base import Codec
 from pscodec.models.sampling import Noise, Sampling, Schedule, sample
 from pscodec.types import CodecOutput, Plan, Prompt
@@ -21,8 +22,14 @@ class LaDiffCodec(Codec):
     (models.autoencoder); between them `upsampler` and `unet` (layers.unet.UNet), which learn.
 
     Files are those of the discrete codec, by its fingerprint, and what it codes with other numbers of codebooks is
-    refused. `loss`: l1 or l2 of the noise (eq. 3). `T`, `beta`: of the schedule. The autoencoder's latents are
-    standardised by their means and deviations a channel, from the first `statistics` training steps.
+    refused. `loss`: l1 or l2 of what the U-Net `predicts`: `noise` (eq. 3); or `velocity`, the noise less the signal,
+    each in the other's share (Salimans and Ho, Progressive distillation, 2022, appendix D), which in much noise
+    teaches it the signal, of which the noise tells hardly anything there. `T`, `beta`: of the schedule. The
+    autoencoder's latents are standardised by what `statistics` training items show: each channel by its mean and
+    deviation; or, where they have `latent_dim` channels and the U-Net fewer, so many of their principal components by
+    theirs, the others left out: a U-Net cannot predict noise in more channels than it is wide. No farther than `limit`
+    deviations is what sampling takes them to be, at any of its steps (0: anything), for from pure noise a small error
+    of the noise is a large one of the signal.
 
     `sampling` says how it decodes. What is longer than `window` seconds is generated in windows that share `overlap`
     seconds with their neighbours, all at every step: in what two share, their predictions fade into one another
@@ -31,6 +38,7 @@ class LaDiffCodec(Codec):
     """
 
     plan: Plan | None = None
+    piece = 10
 
     def __init__(
         self,
@@ -40,9 +48,12 @@ class LaDiffCodec(Codec):
         unet,
         n_q=None,
         loss="l1",
+        predicts="noise",
         T=1000,
         beta=(1e-4, 0.02),
-        statistics=100,
+        statistics=64,
+        latent_dim=None,
+        limit=5.0,
         window=10.0,
         overlap=2.0,
         sampling=None,
@@ -60,19 +71,21 @@ class LaDiffCodec(Codec):
             )
         if loss not in ("l1", "l2"):
             raise ValueError(f"loss is l1 or l2, not {loss!r}")
+        if predicts not in ("noise", "velocity"):
+            raise ValueError(f"a U-Net predicts noise or velocity, not {predicts!r}")
+        self.predicts = predicts
         self.discrete.quantizer.n_q = n_q
-        self.trained_n_q, self.loss, self.statistics = self.n_q, loss, statistics
+        self.trained_n_q, self.loss, self.statistics, self.limit = self.n_q, loss, statistics, limit
         self.sample_rate, self.channels, self.hop_length = discrete.sample_rate, discrete.channels, discrete.hop_length
         self.sees, self.side_of, self.side_sizes = discrete.sees, discrete.side_of, discrete.side_sizes
         self.schedule, self.sampling = Schedule(T, *beta), sampling or Sampling()
-        rate = autoencoder.sample_rate / autoencoder.hop_length
-        self.window, self.overlap = round(window * rate), round(overlap * rate)
-        if not 0 <= 2 * self.overlap <= self.window:
+        self.window, self.shared = (round(seconds * autoencoder.frame_rate) for seconds in (window, overlap))
+        if not 0 <= 2 * self.shared <= self.window:
             raise ValueError("windows overlap by at most a half")
-        self.register_buffer("mean", torch.zeros(1, unet.last.out_channels, 1))
-        self.register_buffer("variance", torch.ones(1, unet.last.out_channels, 1))
-        self.register_buffer("counted", torch.tensor(0))  # training steps in the two
-        self._parts = []  # latents of a step that has not ended
+        channels = latent_dim or unet.dim
+        self.register_buffer("mean", torch.zeros(channels, 1))
+        self.register_buffer("analysis", torch.eye(unet.dim, channels))
+        self.register_buffer("synthesis", torch.eye(channels, unet.dim))
 
     encoder = property(lambda self: self.discrete.encoder)
     quantizer = property(lambda self: self.discrete.quantizer)
@@ -87,19 +100,29 @@ class LaDiffCodec(Codec):
 
     # ---- training
 
+    @torch.no_grad()
+    def observe(self, wav: Tensor):
+        z = self.autoencoder.encoder(wav).transpose(1, 2).flatten(0, 1).double()
+        mean, cov = z.mean(0), torch.atleast_2d(z.T.cov(correction=0))
+        variances, axes = cov.diag(), torch.eye(len(mean)).to(cov)
+        if self.unet.dim < len(mean):
+            variances, axes = (found.flip(-1)[..., : self.unet.dim] for found in torch.linalg.eigh(cov))
+        deviations = variances.clamp(min=1e-8).sqrt()
+        self.mean.copy_(mean[:, None])
+        self.analysis.copy_(axes.T / deviations[:, None])
+        self.synthesis.copy_(axes * deviations)
+
     def forward(self, wav: Tensor, prompt: Prompt | None = None) -> CodecOutput:
         """The loss `diffusion` of the noise at one step of the schedule an item; no waveform."""
         with torch.no_grad():
-            z = self.autoencoder.encoder(wav)
-            standard = (z - self.mean) / self._deviation
-            if self.training and self.counted < self.statistics:
-                self._count(z)
+            z = self.analysis @ (self.autoencoder.encoder(wav) - self.mean)
             z_q = self.discrete.quantizer(self.discrete.encoder(wav)).z_q
             heard = self.discrete.fuse(z_q, self.discrete.side(prompt))
-        t, noise = self._drawn(standard)
-        found = self.unet(self.schedule.diffuse(standard, t, noise), t, self.upsampler(heard))
-        loss = (F.l1_loss if self.loss == "l1" else F.mse_loss)(found, noise)
-        return CodecOutput(latents={"z": standard}, losses={"diffusion": loss})
+        t, noise = self._drawn(z)
+        found = self.unet(self.schedule.diffuse(z, t, noise), t, self.upsampler(heard))
+        wanted = noise if self.predicts == "noise" else self.schedule.diffuse(noise, t, -z)
+        loss = (F.l1_loss if self.loss == "l1" else F.mse_loss)(found, wanted)
+        return CodecOutput(latents={"z": z}, losses={"diffusion": loss})
 
     def draw(self, rng, n_items: int) -> dict[str, Tensor]:
         """For a step's plan: the step of the schedule of each item, and the seed of its noise, `[n_items]` each."""
@@ -115,24 +138,6 @@ class LaDiffCodec(Codec):
             t, seeds = (torch.arange(n) * 2 + 1) * self.schedule.T // (2 * n) + 1, range(n)
         noise = torch.cat([Noise(seed, z[:1])() for seed in seeds])
         return t.to(z.device), noise
-
-    def _count(self, z):
-        """Take `z` into the means and variances of the channels, when the step ends, which may have several parts."""
-        self._parts.append(z)
-        if self.plan and not self.plan.ends_step:
-            return
-        z = torch.cat(self._parts)
-        self._parts.clear()
-        mean = _over_processes(z.mean((0, 2), keepdim=True))
-        variance = _over_processes((z - mean).square().mean((0, 2), keepdim=True))
-        share, off = 1 / (self.counted.item() + 1), mean - self.mean  # 1 at first: nothing is left of what stood there
-        self.variance.lerp_(variance, share).add_(share * (1 - share) * off.square())
-        self.mean.add_(share * off)
-        self.counted += 1
-
-    @property
-    def _deviation(self):
-        return self.variance.clamp(min=1e-8).sqrt()
 
     # ---- use
 
@@ -150,27 +155,42 @@ class LaDiffCodec(Codec):
 
     def synthesise(self, z_q: Tensor, side: dict[str, Tensor]) -> Tensor:
         z = self.generate(self.upsampler(self.discrete.fuse(z_q, side)))
-        return self.autoencoder.decoder(z * self._deviation + self.mean)
+        return self._spoken(self.synthesis @ z + self.mean)
+
+    def _spoken(self, z):
+        """The autoencoder's decoder on latents, `piece` seconds at once where it allows that."""
+        frames = round(self.piece * self.autoencoder.frame_rate)
+        if z.shape[-1] <= frames:
+            return self.decoder(z)
+        try:
+            pushed = Pushed(self.autoencoder, self.decoder)
+        except UserError:
+            return self.decoder(z)
+        pieces = z.split(frames, 2)
+        return torch.cat([pushed.push(piece, last=i == len(pieces) - 1) for i, piece in enumerate(pieces)], 2)
 
     def generate(self, condition: Tensor, sampling: Sampling | None = None) -> Tensor:
         """Standardised latents for a `condition` `[B, D, T]`, which is also what midway-infilling begins with."""
 
         def denoise(x, t):
             steps = torch.full((len(x),), t, device=x.device)
-            return self._windows(x, lambda part: self.unet(x[..., part], steps, condition[..., part]))
+            noise = self._windows(x, lambda part: self.unet(x[..., part], steps, condition[..., part]))
+            if self.predicts == "velocity":
+                noise = self.schedule.diffuse(noise, steps, x)
+            return self.schedule.limited(x, noise, t, self.limit) if self.limit else noise
 
         return sample(denoise, condition, self.schedule, sampling or self.sampling)
 
     def _windows(self, x, function):
         """`function(slice)` of windows of the frames of `x`, one of all where they are few; neighbours fade."""
-        length, step = x.shape[-1], self.window - self.overlap
+        length, step = x.shape[-1], self.window - self.shared
         if length <= self.window:
             return function(slice(None))
         total, weights = torch.zeros_like(x), x.new_zeros(length)
-        for start in range(0, length - self.overlap, step):
+        for start in range(0, length - self.shared, step):
             part = slice(max(0, min(start, length - self.window)), min(start + self.window, length))
             n = part.stop - part.start
-            fade = (torch.arange(n, device=x.device) + 1) / (self.overlap + 1)
+            fade = (torch.arange(n, device=x.device) + 1) / (self.shared + 1)
             weight = torch.minimum(fade, fade.flip(0)).clamp(max=1)
             total[..., part] += weight * function(part)
             weights[part] += weight
@@ -195,11 +215,3 @@ class Upsampler(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.layers(x).float()
         return x / x.abs().amax(1, keepdim=True).clamp(min=1e-5)
-
-
-def _over_processes(x):
-    """The mean of `x` over all training processes."""
-    if torch.distributed.is_initialized():
-        torch.distributed.all_reduce(x)
-        x /= torch.distributed.get_world_size()
-    return x

@@ -76,6 +76,11 @@ class Schedule:
         kept = self.alpha_bar[t].item()
         return (x - math.sqrt(1 - kept) * noise) / math.sqrt(kept)
 
+    def limited(self, x, noise, t, limit):
+        """The noise in `x` at step `t`, from a prediction of it, were z_0 within `limit` of zero."""
+        kept = self.alpha_bar[t].item()
+        return (x - math.sqrt(kept) * self.clean(x, noise, t).clamp(-limit, limit)) / math.sqrt(1 - kept)
+
     def reverse(self, x, noise, t, s, fresh):
         """G of the paper from step `t` to `s` < t, with the predicted `noise` and `fresh` noise (none at step 0).
 

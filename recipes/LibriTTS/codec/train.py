@@ -117,6 +117,9 @@ def main(argv=None):
         codec.freeze(hp["frozen"])
     except ValueError as error:
         raise UserError(str(error)) from None
+    if codec.statistics:
+        n = min(codec.statistics, len(train))
+        codec.observe(collate([train[0, i * len(train) // n] for i in range(n)])[0])
     theta_0 = args.exp / "save" / "theta_0.safetensors"
     if if_main_process() and not theta_0.exists():
         with atomic_path(theta_0) as partial:
