@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ROOT, TINY
+from conftest import ROOT, make_experiment
 
 from pscodec import cli
 from pscodec.brains.start import start_from
@@ -16,7 +16,7 @@ from pscodec.layers.unet import UNet
 from pscodec.models.ladiffcodec import Upsampler
 from pscodec.models.sampling import Sampling
 from pscodec.streaming import StreamDecoder
-from pscodec.types import Plan, Prompt
+from pscodec.types import Evidence, Plan, Prompt
 from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError
 from pscodec.utils.hparams import build, build_only, compose, plain, resolve
@@ -28,7 +28,7 @@ SMALL |= {"decoder_strides": [8, 5, 4], "codec.upsampler.strides": [2]}
 
 
 def text_of(discrete, **options):
-    fit = {"discrete": str(discrete), "codec.upsampler.i": 256 if str(discrete) == "pscodec_small_24k" else 32}
+    fit = {"discrete": str(discrete), "codec.upsampler.i": 16}
     return resolve(compose(CONF / "ladiffcodec.yaml"), SMALL | fit | options)
 
 
@@ -40,13 +40,18 @@ def codec_of(discrete, **options):
 
 
 @pytest.fixture(scope="module")
-def exp(tmp_path_factory, codec_exp):
-    """An experiment as training leaves it, that decodes files of `codec_exp`."""
+def discrete(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("discrete") / "untrained"
+    return make_experiment(folder, 0, "pscodec_base_no_vpp", latent_dim=16, decoder_width=16, melp_width=16)
+
+
+@pytest.fixture(scope="module")
+def exp(tmp_path_factory, discrete):
+    """An experiment as training leaves it, that decodes files of `discrete`."""
     folder = tmp_path_factory.mktemp("ladiffcodec") / "untrained"
     folder.mkdir()
-    options = {"codec.upsampler.i": 16}
-    text, codec = text_of(codec_exp, **options), codec_of(codec_exp, **options)
-    start_from(codec, {"discrete": str(codec_exp)}, text)
+    text, codec = text_of(discrete), codec_of(discrete)
+    start_from(codec, {"discrete": str(discrete)}, text)
     (folder / "hyperparams.yaml").write_text(text)
     AtomicCheckpointer(folder / "save", {"codec": codec}).save_checkpoint({"step": 1, "score": 1.0})
     return folder
@@ -93,19 +98,19 @@ def test_an_upsampled_frame_lies_between_minus_one_and_one():
     assert found.shape == (2, 6, 42) and torch.allclose(found.abs().amax(1), torch.ones(2, 42))
 
 
-def test_codecs_that_do_not_fit_are_refused(codec_exp):
+def test_codecs_that_do_not_fit_are_refused(discrete):
     with pytest.raises(UserError, match="a frame of the discrete codec is 320 samples, the autoencoder's 160, and"):
-        text = text_of(codec_exp, **{"codec.upsampler.strides": [4], "codec.upsampler.i": 16})
+        text = text_of(discrete, **{"codec.upsampler.strides": [4], "codec.upsampler.i": 16})
         build_only(text, "codec")
     with pytest.raises(UserError, match="the discrete codec's sample rate"):
-        build_only(text_of(codec_exp, sample_rate=16000), "codec")
+        build_only(text_of(discrete, sample_rate=16000), "codec")
     with pytest.raises(UserError, match="loss is l1 or l2"):
-        build_only(text_of(codec_exp, **{"codec.loss": "l3"}), "codec")
+        build_only(text_of(discrete, **{"codec.loss": "l3"}), "codec")
 
 
-def test_the_codec_that_is_named_is_written_out(codec_exp, tmp_path):
-    theirs = plain((codec_exp / "hyperparams.yaml").read_text())["codec"]
-    assert plain(text_of(codec_exp))["codec"]["discrete"] == theirs
+def test_the_codec_that_is_named_is_written_out(discrete, tmp_path):
+    theirs = plain((discrete / "hyperparams.yaml").read_text())["codec"]
+    assert plain(text_of(discrete))["codec"]["discrete"] == theirs
     for name, told in (("null", "discrete: no experiment is named"), (tmp_path, "so not an experiment")):
         with pytest.raises(UserError, match=told):
             resolve(compose(CONF / "ladiffcodec.yaml"), {"discrete": None if name == "null" else str(name)})
@@ -114,11 +119,11 @@ def test_the_codec_that_is_named_is_written_out(codec_exp, tmp_path):
 # ---- training
 
 
-def test_the_discrete_codec_and_the_autoencoder_come_from_their_experiments_and_stay(codec_exp):
-    text = text_of(codec_exp, **{"codec.upsampler.i": 16})
+def test_the_discrete_codec_and_the_autoencoder_come_from_their_experiments_and_stay(discrete):
+    text = text_of(discrete)
     codec = build_only(text, "codec")
-    lines = start_from(codec, {"discrete": str(codec_exp)}, text)
-    state, _ = codec_state(codec_exp)
+    lines = start_from(codec, {"discrete": str(discrete)}, text)
+    state, _ = codec_state(discrete)
     assert all(torch.equal(value, state[name]) for name, value in codec.discrete.state_dict().items())
     assert "learned in 1 steps" in lines[0] and "new: autoencoder upsampler unet, " in lines[-1]
     codec.freeze(["discrete", "autoencoder"])
@@ -126,13 +131,13 @@ def test_the_discrete_codec_and_the_autoencoder_come_from_their_experiments_and_
     output.losses["diffusion"].backward()
     learning = {name.split(".")[0] for name, p in codec.named_parameters() if p.grad is not None}
     assert output.wav_hat is None and learning == {"upsampler", "unet"}
-    other = text_of(codec_exp, latent_dim=16, **{"codec.upsampler.i": 16})
+    other = text_of(discrete, latent_dim=16)
     with pytest.raises(UserError, match="its autoencoder is not this configuration's"):
-        start_from(codec, {"autoencoder": str(codec_exp)}, other)
+        start_from(codec, {"autoencoder": str(discrete)}, other)
 
 
-def test_the_loss_is_equation_3_of_the_plans_steps_and_noise(codec_exp):
-    codec = codec_of(codec_exp, **{"codec.upsampler.i": 16}).train()
+def test_the_loss_is_equation_3_of_the_plans_steps_and_noise(discrete):
+    codec = codec_of(discrete).train()
     wav = torch.from_numpy(np.stack([speech(0.4, seed) for seed in (0, 1)]))
     plan = Plan(codec.draw(np.random.default_rng(0), 2))
     assert 1 <= plan.drawn["t"].min() and plan.drawn["t"].max() <= 1000
@@ -156,8 +161,8 @@ def test_the_loss_is_equation_3_of_the_plans_steps_and_noise(codec_exp):
     assert codec(wav).losses["diffusion"].item() == pytest.approx(velocity.square().mean().item(), rel=1e-4)
 
 
-def test_a_velocity_tells_the_noise(codec_exp):
-    codec = codec_of(codec_exp, **{"codec.upsampler.i": 16, "codec.predicts": "velocity", "codec.limit": 0})
+def test_a_velocity_tells_the_noise(discrete):
+    codec = codec_of(discrete, **{"codec.predicts": "velocity", "codec.limit": 0})
     z, schedule = torch.randn(1, 8, 12), codec.schedule
 
     def exact(x, t, condition):  # of z in x, whatever the noise
@@ -169,8 +174,8 @@ def test_a_velocity_tells_the_noise(codec_exp):
     assert torch.allclose(codec.generate(torch.zeros(1, 8, 12), Sampling("ddim", steps=9)), z, atol=1e-3)
 
 
-def test_validation_draws_nothing(codec_exp):
-    codec = codec_of(codec_exp, **{"codec.upsampler.i": 16})
+def test_validation_draws_nothing(discrete):
+    codec = codec_of(discrete)
     wav = torch.from_numpy(speech(0.4))[None].repeat(5, 1, 1)
     t, _ = codec._drawn(torch.zeros(5, 8, 4))
     assert t.tolist() == [101, 301, 501, 701, 901]
@@ -178,9 +183,9 @@ def test_validation_draws_nothing(codec_exp):
 
 
 @pytest.mark.parametrize("dim", [8, 3])
-def test_latents_are_standardised_by_what_training_items_show(codec_exp, dim):
-    options = {"codec.upsampler.i": 16, "codec.latent_dim": 8, "codec.unet.dim": dim, "codec.unet.condition": dim}
-    codec = codec_of(codec_exp, **options, **{"codec.upsampler.o": dim})
+def test_latents_are_standardised_by_what_training_items_show(discrete, dim):
+    options = {"codec.latent_dim": 8, "codec.unet.dim": dim, "codec.unet.condition": dim}
+    codec = codec_of(discrete, **options, **{"codec.upsampler.o": dim})
     wav = torch.from_numpy(np.stack([(1 + seed) * speech(0.2, seed) for seed in range(4)]))
     codec.observe(wav)
     with torch.no_grad():
@@ -199,15 +204,15 @@ def test_latents_are_standardised_by_what_training_items_show(codec_exp, dim):
         assert lost.item() == pytest.approx(variances[:5].sum().item(), rel=1e-3)
 
 
-def test_it_learns_one_latent(codec_exp):
+def test_it_learns_one_latent(discrete):
     """Of a single utterance, the diffusion finds the way back to what it was trained on."""
-    codec = codec_of(codec_exp, **{"codec.upsampler.i": 16, "unet_widths": [32], "unet_middle": 32}).train()
+    codec = codec_of(discrete, **{"unet_widths": [32], "unet_middle": 32, "codec.predicts": "velocity"}).train()
     codec.freeze(["discrete", "autoencoder"])
-    wav, rng = torch.from_numpy(speech(0.08))[None].repeat(16, 1, 1), np.random.default_rng(0)
+    wav, rng = torch.from_numpy(speech(0.08))[None].repeat(8, 1, 1), np.random.default_rng(0)
     optimizer = torch.optim.Adam([p for p in codec.parameters() if p.requires_grad], 1e-2)
     codec.observe(wav)
-    for _ in range(60):
-        codec.plan = Plan(codec.draw(rng, 16))
+    for _ in range(50):
+        codec.plan = Plan(codec.draw(rng, 8))
         loss = codec(wav).losses["diffusion"]
         optimizer.zero_grad()
         loss.backward()
@@ -222,9 +227,9 @@ def test_it_learns_one_latent(codec_exp):
 # ---- use
 
 
-def test_files_of_the_discrete_codec_are_decoded(exp, codec_exp, tmp_path, capsys):
+def test_files_of_the_discrete_codec_are_decoded(exp, discrete, tmp_path, capsys):
     soundfile.write(tmp_path / "x.wav", speech(1)[0], 24000)
-    assert cli.main(["encode", str(tmp_path / "x.wav"), str(tmp_path / "x.psc"), "--exp", str(codec_exp)]) in (0, None)
+    assert cli.main(["encode", str(tmp_path / "x.wav"), str(tmp_path / "x.psc"), "--exp", str(discrete)]) in (0, None)
     decode = ["decode", str(tmp_path / "x.psc"), "--exp", str(exp), "--tau", "4", "--force", "-o"]
     for name, more in {"a": [], "b": [], "seed": ["--seed", "1"], "dpm": ["--sampler", "dpm", "--steps", "2"]}.items():
         cli.main([*decode, str(tmp_path / f"{name}.wav"), *more])
@@ -234,8 +239,8 @@ def test_files_of_the_discrete_codec_are_decoded(exp, codec_exp, tmp_path, capsy
     assert not np.allclose(wavs["a"], wavs["seed"], atol=1e-3) and not np.allclose(wavs["a"], wavs["dpm"], atol=1e-3)
 
 
-def test_it_codes_as_the_discrete_codec(exp, codec_exp):
-    mine, theirs = load_codec(exp), load_codec(codec_exp)
+def test_it_codes_as_the_discrete_codec(exp, discrete):
+    mine, theirs = load_codec(exp), load_codec(discrete)
     assert mine.fingerprint == theirs.fingerprint
     stream, other = (coder.encode(speech(0.5), 24000) for coder in (mine, theirs))
     assert np.array_equal(stream.codes, other.codes)
@@ -243,7 +248,7 @@ def test_it_codes_as_the_discrete_codec(exp, codec_exp):
         assert np.array_equal(vector.numbers(), other.header.side[name].numbers())
 
 
-def test_what_cannot_be_decoded_is_refused(exp, tiny_exp, codec_exp):
+def test_what_cannot_be_decoded_is_refused(exp, tiny_exp, discrete):
     coder = load_codec(exp, sampling={"tau": 2})
     with pytest.raises(UserError, match="coded by model tiny"):
         coder.decode(load_codec(tiny_exp).encode(speech(0.2), 24000))
@@ -252,7 +257,7 @@ def test_what_cannot_be_decoded_is_refused(exp, tiny_exp, codec_exp):
     with pytest.raises(UserError, match="generates a recording as a whole, so it is not for streams"):
         StreamDecoder(coder.model, coder.silent_side)
     with pytest.raises(UserError, match="leaves nothing to chance when it decodes, so it has no gamma"):
-        load_codec(codec_exp, sampling={"gamma": 0.1})
+        load_codec(discrete, sampling={"gamma": 0.1})
     with pytest.raises(UserError, match="sampler is midway or ddpm"):
         load_codec(exp, sampling={"sampler": "euler"})
 
@@ -264,8 +269,8 @@ def test_a_batch_is_decoded_as_its_items(exp):
         assert torch.allclose(wav, coder.decode(stream), atol=1e-5)
 
 
-def test_long_signals_are_generated_in_windows_that_fade(codec_exp):
-    codec = codec_of(codec_exp, **{"codec.upsampler.i": 16, "codec.window": 0.4, "codec.overlap": 0.1})
+def test_long_signals_are_generated_in_windows_that_fade(discrete):
+    codec = codec_of(discrete, **{"codec.window": 0.4, "codec.overlap": 0.1})
     assert (codec.window, codec.shared) == (60, 15)
     seen = []
 
@@ -288,7 +293,7 @@ def test_long_signals_are_generated_in_windows_that_fade(codec_exp):
 
 def test_an_autoencoder_sends_nothing():
     options = {k: v for k, v in SMALL.items() if "." not in k}
-    hp = build(resolve(compose(CONF / "ladiffcodec_autoencoder.yaml"), TINY_PARTS | options))
+    hp = build(resolve(compose(CONF / "ladiffcodec_autoencoder.yaml"), {"msstft_width": 4} | options))
     codec = hp["codec"]
     wav = torch.from_numpy(speech(0.4))[None]
     output = codec(wav)
@@ -297,4 +302,58 @@ def test_an_autoencoder_sends_nothing():
         codec.encode(wav)
 
 
-TINY_PARTS = {"msstft_width": TINY["width"]}
+# ---- every configuration
+
+
+@pytest.fixture(scope="module")
+def encodec(tmp_path_factory):
+    """Of the paper's discrete codec, as training leaves it."""
+    folder = tmp_path_factory.mktemp("encodec") / "untrained"
+    return make_experiment(folder, 0, "ladiffcodec_discrete", latent_dim=16)
+
+
+CONFIGURATIONS = {  # and what else of each must be told
+    "ladiffcodec": {},
+    "ladiffcodec_encodec": {"codec.n_q": 2},
+    "ladiffcodec_waveform": {"codec.n_q": 6},
+    "ladiffcodec_autoencoder": {},
+    "ladiffcodec_autoencoder_16k": {},
+    "ladiffcodec_discrete": {"codebook_size": 16},
+    "../../../Small24k/conf/ladiffcodec": {},
+    "../../../Small24k/conf/ladiffcodec_autoencoder": {},
+}
+
+
+def test_no_configuration_is_left_out():
+    folders = {"": CONF, "../../../Small24k/conf/": ROOT / "recipes/Small24k/conf"}
+    there = {f"{name}{path.stem}" for name, folder in folders.items() for path in folder.glob("ladiffcodec*.yaml")}
+    assert there == set(CONFIGURATIONS)
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_every_configuration_learns_and_all_of_it(encodec, name):
+    torch.manual_seed(0)
+    small = {"unet_widths": [8, 8], "unet_middle": 8, "width": 4, "msstft_width": 2, **CONFIGURATIONS[name]}
+    if "codec.n_q" in small:
+        small |= {"discrete": str(encodec), "codec.upsampler.i": 16}
+    if "Small24k" not in name and name != "ladiffcodec_waveform":
+        small["latent_dim"] = 8
+    hp = build(resolve(compose(CONF / f"{name}.yaml"), small))
+    codec, discriminators = hp["codec"], hp["discriminators"]
+    codec.freeze(hp["frozen"])
+    if hasattr(codec, "unet"):
+        torch.nn.init.normal_(codec.unet.last.weight, std=0.1)  # zero passes no gradient on
+    wav = 0.1 * torch.randn(2, 1, 3200)
+    codec.observe(wav)
+    codec.train()
+    output = codec(wav, Prompt(mel=torch.randn(2, 80, 60)))
+    judged = [discriminators(x) for x in (wav, output.wav_hat)] if len(discriminators) else []
+    total, terms = hp["losses"](Evidence(wav, output, *judged))
+    total.backward()
+    assert torch.isfinite(total) and set(terms) == set(hp["losses"].terms)
+    still = [k for k, p in codec.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert not still, f"not trained: {still}"
+    if hasattr(codec, "unet"):
+        codec.eval().sampling = Sampling("dpm", steps=1)
+        codes = codec.encode(wav)
+        assert codes.shape == (2, codec.n_q, 10) and codec.decode(codes, {}, 3100).shape == (2, 1, 3100)

@@ -54,8 +54,8 @@ class LaDiffCodec(Codec):
         statistics=64,
         latent_dim=None,
         limit=5.0,
-        window=10.0,
-        overlap=2.0,
+        window=6.4,
+        overlap=1.6,
         sampling=None,
     ):
         nn.Module.__init__(self)  # its encoder is the one's, its decoder the other's

@@ -160,7 +160,7 @@ def figure_4(args, exp):
         for j, gamma in enumerate(gammas):
             options = f"--sampler midway --tau {tau} --gamma {gamma:g}"
             found = scored(args, exp, args.out / f"figure4/{tau}_{gamma:g}", options, splits=split)
-            values[i, j] = mean(found, "pesq")["mean"]
+            values[i, j] = mean(found, "pesq")["mean"] or np.nan
     axes = {"x": [f"{gamma:g}" for gamma in gammas], "y": [str(tau) for tau in taus]}
     heat_map(args.out / "figure4.png", values, **axes, labels=("gamma", "tau", "PESQ"))
     body = [[str(tau), *(f"{v:.3f}" for v in row)] for tau, row in zip(taus, values, strict=True)]
