@@ -208,10 +208,10 @@ def test_it_learns_one_latent(discrete):
     """Of a single utterance, the diffusion finds the way back to what it was trained on."""
     codec = codec_of(discrete, **{"unet_widths": [32], "unet_middle": 32, "codec.predicts": "velocity"}).train()
     codec.freeze(["discrete", "autoencoder"])
-    wav, rng = torch.from_numpy(speech(0.08))[None].repeat(8, 1, 1), np.random.default_rng(0)
-    optimizer = torch.optim.Adam([p for p in codec.parameters() if p.requires_grad], 1e-2)
+    wav, rng = torch.from_numpy(speech(0.04))[None].repeat(8, 1, 1), np.random.default_rng(0)
+    optimizer = torch.optim.Adam([p for p in codec.parameters() if p.requires_grad], 5e-3)
     codec.observe(wav)
-    for _ in range(50):
+    for _ in range(80):
         codec.plan = Plan(codec.draw(rng, 8))
         loss = codec(wav).losses["diffusion"]
         optimizer.zero_grad()
@@ -220,8 +220,9 @@ def test_it_learns_one_latent(discrete):
     codec.eval()
     with torch.inference_mode():
         z = codec(wav[:1]).latents["z"]
-        found = codec.generate(codec.upsampler(codec.discrete.quantizer(codec.encoder(wav[:1])).z_q), Sampling("dpm"))
-    assert (found - z).square().mean() < 0.5 * z.square().mean(), "noise alone would be 2"
+        condition = codec.upsampler(codec.discrete.fuse(codec.discrete.quantizer(codec.encoder(wav[:1])).z_q, {}))
+        found = codec.generate(condition, Sampling("dpm", steps=2))
+    assert (found - z).square().mean() < 0.2, "noise alone would be 2, and silence 1"
 
 
 # ---- use
@@ -291,6 +292,17 @@ def test_long_signals_are_generated_in_windows_that_fade(discrete):
     assert math.isfinite(codec.generate(condition, whole).sum().item())
 
 
+def test_long_latents_are_decoded_piece_by_piece(discrete):
+    codec = codec_of(discrete)
+    z, seen = torch.randn(1, 8, 70), []
+    with torch.inference_mode():
+        whole = codec.decoder(z)
+        codec.piece = 0.1  # 15 frames
+        codec.autoencoder.decoder.forward = lambda z, forward=codec.decoder.forward: seen.append(z) or forward(z)
+        assert torch.allclose(codec._spoken(z), whole, atol=1e-5)
+    assert len(seen) == 1 and not isinstance(seen[0], torch.Tensor), "recorded once, then never called with signals"
+
+
 def test_an_autoencoder_sends_nothing():
     options = {k: v for k, v in SMALL.items() if "." not in k}
     hp = build(resolve(compose(CONF / "ladiffcodec_autoencoder.yaml"), {"msstft_width": 4} | options))
@@ -343,7 +355,7 @@ def test_every_configuration_learns_and_all_of_it(encodec, name):
     codec.freeze(hp["frozen"])
     if hasattr(codec, "unet"):
         torch.nn.init.normal_(codec.unet.last.weight, std=0.1)  # zero passes no gradient on
-    wav = 0.1 * torch.randn(2, 1, 3200)
+    wav = 0.1 * torch.randn(2, 1, 640 if name.endswith("waveform") else 3200)
     codec.observe(wav)
     codec.train()
     output = codec(wav, Prompt(mel=torch.randn(2, 80, 60)))
@@ -356,4 +368,4 @@ def test_every_configuration_learns_and_all_of_it(encodec, name):
     if hasattr(codec, "unet"):
         codec.eval().sampling = Sampling("dpm", steps=1)
         codes = codec.encode(wav)
-        assert codes.shape == (2, codec.n_q, 10) and codec.decode(codes, {}, 3100).shape == (2, 1, 3100)
+        assert codes.shape == (2, codec.n_q, wav.shape[2] // 320) and codec.decode(codes, {}).shape == wav.shape

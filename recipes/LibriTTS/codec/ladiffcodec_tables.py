@@ -33,13 +33,16 @@ N_Q = ("2", "3", "6")  # codebooks for 1, 1.5 and 3 kbit/s
 CONFIGS = {name: f"conf/ladiffcodec_{name}.yaml" for name in ("discrete", "autoencoder_16k", "encodec", "waveform")}
 TAUS, GAMMAS = (50, 100, 200, 400, 1000), (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 SAMPLERS = {  # how each is asked for, and evaluations of the network for one sample
-    "midway, tau 100, gamma 0.3 (paper)": ("--sampler midway", 200),
-    "DDPM, 1,000 steps": ("--sampler ddpm", 1000),
-    "DDIM, 50 steps": ("--sampler ddim --steps 50", 50),
-    "DPM-Solver++, 10 steps": ("--sampler dpm --steps 10", 10),
-    "DPM-Solver++, 20 steps": ("--sampler dpm --steps 20", 20),
+    "midway": ("midway-infilling, tau 100, gamma 0.3 (paper)", "--sampler midway", 200),
+    "ddpm": ("DDPM, 1,000 steps", "--sampler ddpm", 1000),
+    "ddim50": ("DDIM, 50 steps", "--sampler ddim --steps 50", 50),
+    **{
+        f"dpm{n}": (f"DPM-Solver++, {n} step{'s' * (n > 1)}", f"--sampler dpm --steps {n}", n)
+        for n in (1, 2, 5, 10, 20)
+    },
 }
 COLUMNS = {"pesq": "PESQ", "stoi": "STOI", "visqol": "ViSQOL", "dnsmos_ovrl": "DNSMOS", "secs": "SECS"}
+PAIRED = ("pesq", "stoi")  # of which differences, utterance by utterance, are told, too
 SECONDS = 3.2  # of the sample that is timed, as the paper's
 
 
@@ -137,18 +140,33 @@ def table_samplers(args, exp):
     systems = {"the codec's own decoder": (discrete, f"--n-q {text['codec']['n_q']}", "-")}
     if parent != "parent":
         systems["the autoencoder, nothing coded"] = (parent, "", "-")
-    wanted = args.samplers.split(",") if args.samplers else SAMPLERS
-    systems |= {name: (exp, SAMPLERS[name][0], SAMPLERS[name][1]) for name in wanted}
-    lines = [["", "split", "n", *COLUMNS.values(), "evaluations", f"s for {SECONDS:g} s"]]
+    for name, options, evaluations in (SAMPLERS[key] for key in args.samplers):
+        systems[name] = (exp, options, evaluations)
+    paired = [f"{COLUMNS[name]} less the decoder's" for name in PAIRED]
+    lines, own = [["", "split", "n", *COLUMNS.values(), *paired, "evaluations", f"s for {SECONDS:g} s"]], None
     for number, (name, (source, options, evaluations)) in enumerate(systems.items()):
         slug = "_".join(options.replace("--", "").split()) or f"system_{number}"
         rows = scored(args, source, args.out / slug, options, args.metrics)
+        own = own or rows
         took = "-" if evaluations == "-" else f"{seconds_to_generate(HERE / exp, options):.2f}"
         for split in args.test_sets.split():
             cells = [format_mean(mean(rows, column, split)) for column in COLUMNS]
+            cells += ["-" if rows is own else signed(differences(rows, own, column, split)) for column in PAIRED]
             n = sum(row["split"] == split for row in rows)
             lines.append([name, split, str(n), *cells, str(evaluations), took])
     return lines
+
+
+def differences(rows, others, name, split):
+    """Mean of what `rows` have more than `others` of the same utterances."""
+    theirs = {row["utt"]: row[name] for row in others if row["split"] == split and name in row}
+    mine = [row for row in rows if row["split"] == split and name in row and row["utt"] in theirs]
+    return mean_ci([row[name] - theirs[row["utt"]] for row in mine])
+
+
+def signed(entry):
+    text = format_mean(entry)
+    return text if text.startswith("-") else f"+{text}"
 
 
 def figure_4(args, exp):
@@ -187,7 +205,7 @@ def parse(argv):
     parser.add_argument("--test-sets", default="")
     parser.add_argument("--max-utts", type=int, default=50)
     parser.add_argument("--metrics", default="pesq stoi visqol dnsmos")
-    parser.add_argument("--samplers", default="", help=f"of table samplers, separated by commas: {', '.join(SAMPLERS)}")
+    parser.add_argument("--samplers", default=" ".join(SAMPLERS), help="of table samplers (%(default)s)")
     parser.add_argument("--taus", default=" ".join(map(str, TAUS)))
     parser.add_argument("--gammas", default=" ".join(f"{gamma:g}" for gamma in GAMMAS))
     parser.add_argument("--campplus", type=Path, default=Path("downloads/campplus/campplus_cn_en_common.pt"))
@@ -195,8 +213,8 @@ def parse(argv):
     parser.add_argument("--train-args", default="")
     parser.add_argument("--run-args", default="")
     args = parser.parse_args(argv)
-    args.tables, args.rows = args.tables.split(), args.rows.split()
-    for given, known in ((args.tables, TABLES), (args.samplers.split(",") if args.samplers else (), SAMPLERS)):
+    args.tables, args.rows, args.samplers = args.tables.split(), args.rows.split(), args.samplers.split()
+    for given, known in ((args.tables, TABLES), (args.samplers, SAMPLERS)):
         if unknown := [name for name in given if name not in known]:
             raise UserError(f"no {unknown[0]!r}; there are: {', '.join(known)}")
     name = Path(args.corpus).name
@@ -204,7 +222,8 @@ def parse(argv):
     args.data = args.data or Path(f"data/{name}")
     args.test_sets = args.test_sets or {"mini": "test test_unseen", "libritts": "test_clean"}.get(name, "test")
     budget = f"_{args.budget}" if args.budget else ""
-    args.out = args.out or Path(f"exp/ladiffcodec_tables_{name}{budget}")
+    alone = args.exp and "1" not in args.tables
+    args.out = args.out or (Path(args.exp) / "tables" if alone else Path(f"exp/ladiffcodec_tables_{name}{budget}"))
     return args
 
 
