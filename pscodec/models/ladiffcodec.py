@@ -100,6 +100,10 @@ class LaDiffCodec(Codec):
 
     # ---- training
 
+    def _standardised(self, z):
+        with torch.autocast(z.device.type, enabled=False):  # little noise is less than bf16 can tell
+            return self.analysis @ (z.float() - self.mean)
+
     @torch.no_grad()
     def observe(self, wav: Tensor):
         z = self.autoencoder.encoder(wav).transpose(1, 2).flatten(0, 1).double()
@@ -115,7 +119,7 @@ class LaDiffCodec(Codec):
     def forward(self, wav: Tensor, prompt: Prompt | None = None) -> CodecOutput:
         """The loss `diffusion` of the noise at one step of the schedule an item; no waveform."""
         with torch.no_grad():
-            z = self.analysis @ (self.autoencoder.encoder(wav) - self.mean)
+            z = self._standardised(self.autoencoder.encoder(wav))
             z_q = self.discrete.quantizer(self.discrete.encoder(wav)).z_q
             heard = self.discrete.fuse(z_q, self.discrete.side(prompt))
         t, noise = self._drawn(z)

@@ -180,7 +180,8 @@ def heat_map(path, values, x, y, labels, theme="light"):
         axis.set_yticks(range(len(y)), y)
         axis.set_xlabel(labels[0])
         axis.set_ylabel(labels[1])
-        middle = (values.min() + values.max()) / 2
+        there = values[np.isfinite(values)]
+        middle = (there.min() + there.max()) / 2 if there.size else 0
         for (row, column), value in np.ndenumerate(values):
             colour = "black" if value > middle else "white"
             axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)

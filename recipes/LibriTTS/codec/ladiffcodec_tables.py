@@ -9,7 +9,6 @@ diffusion for each of them and each bitrate, by run.sh. The table `samplers` and
 import argparse
 import shlex
 import subprocess
-import sys
 import time
 from pathlib import Path
 from statistics import median
@@ -20,6 +19,7 @@ from encodec_tables import read_table
 from ruamel.yaml import YAML
 from tables import read_options, scalars, scaled
 
+from pscodec.bin import decode, evaluate
 from pscodec.inference import load_codec
 from pscodec.metrics.summary import CODEC, format_mean, mean_ci, read_scores
 from pscodec.utils.errors import UserError, one_line_errors
@@ -56,10 +56,10 @@ def scored(args, exp, out, options="", metrics="pesq", splits=None):
     if not path.is_file():
         common = ["--data", args.data, "--splits", splits]
         words = [*shlex.split(options), "--max-utts", args.max_utts]
-        call(sys.executable, "-m", "pscodec.bin.decode", "--exp", exp, "--out", out, *common, *words)
+        decode.main([str(word) for word in ("--exp", exp, "--out", out, *common, *words)])
         weights = ["--campplus", args.campplus] if "secs" in metrics else []
         scoring = ["--exp", out, *common, "--nj", args.nj, "--metrics", metrics, *weights]
-        call(sys.executable, "-m", "pscodec.bin.evaluate", *scoring)
+        evaluate.main([str(word) for word in scoring])
     return [row for row in read_scores(path) if row["condition"] == CODEC]
 
 
