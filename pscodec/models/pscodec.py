@@ -40,8 +40,8 @@ class PSCodec(Codec):
             side["z_mel"] = self.melp_enc(prompt.mel)
         return side
 
-    def synthesise(self, z_q: Tensor, side: dict[str, Tensor]) -> Tensor:
-        return self.decoder(self.fusion(z_q, **(self._shown(side) or self.no_side(z_q))))
+    def fuse(self, z_q: Tensor, side: dict[str, Tensor]) -> Tensor:
+        return self.fusion(z_q, **(self._shown(side) or self.no_side(z_q)))
 
     def no_side(self, z_q: Tensor) -> dict[str, Tensor]:
         """Zeros, as items that are shown no prompt."""
