@@ -15,7 +15,7 @@ from pscodec.features import Magnitude, RealFFT, hann, mel_filters
 from pscodec.layers.push import PushFrames, PushOverlap
 
 
-def _margin(n_fft, hop_length):
+def margin_of(n_fft, hop_length):
     """Samples by which a frame looks beyond its own hop, on each side."""
     if n_fft < hop_length or (n_fft - hop_length) % 2:
         raise ValueError(f"an STFT of {n_fft} samples has no middle {hop_length}")
@@ -32,7 +32,7 @@ class MelFrames(nn.Module):
     def __init__(self, sample_rate, hop_length, n_fft=1024, n_mels=100, floor=0.01):
         super().__init__()
         self.sample_rate, self.hop_length, self.n_fft = sample_rate, hop_length, n_fft
-        self.n_mels, self.floor, self.margin = n_mels, floor, _margin(n_fft, hop_length)
+        self.n_mels, self.floor, self.margin = n_mels, floor, margin_of(n_fft, hop_length)
 
     def forward(self, wav):
         return self.frames(F.pad(wav, (self.margin, self.margin)))
@@ -41,7 +41,7 @@ class MelFrames(nn.Module):
         """`wav` `[B, 1, (T - 1) * hop_length + n_fft]`, without padding -> `[B, n_mels, T]`."""
         with torch.autocast(wav.device.type, enabled=False):
             if torch.onnx.is_in_onnx_export():  # whose format has no unfold and no complex numbers
-                parts = F.conv1d(wav, _dft(self.n_fft)[:, None], stride=self.hop_length).chunk(2, 1)
+                parts = F.conv1d(wav, dft(self.n_fft)[:, None], stride=self.hop_length).chunk(2, 1)
                 magnitude = sum(part.square() for part in parts).sqrt().transpose(1, 2)
             else:
                 windows = wav.float()[:, 0].unfold(-1, self.n_fft, self.hop_length) * hann(self.n_fft, wav.device)
@@ -62,7 +62,7 @@ class ComplexFrames(nn.Module):
     def __init__(self, hop_length, n_fft=1024, win_length=None):
         super().__init__()
         self.hop_length, self.n_fft, self.win_length = hop_length, n_fft, win_length or n_fft
-        self.margin = _margin(n_fft, hop_length)
+        self.margin = margin_of(n_fft, hop_length)
 
     def forward(self, wav):
         return self.transform(F.pad(wav, (self.margin, self.margin)))
@@ -87,7 +87,7 @@ class InverseSTFT(nn.Module):
 
     def __init__(self, hop_length, n_fft=1280, win_length=None):
         super().__init__()
-        self.hop_length, self.n_fft, self.margin = hop_length, n_fft, _margin(n_fft, hop_length)
+        self.hop_length, self.n_fft, self.margin = hop_length, n_fft, margin_of(n_fft, hop_length)
         self.win_length = win_length or n_fft
 
     def forward(self, x):
@@ -97,22 +97,35 @@ class InverseSTFT(nn.Module):
     def overlap(self, x):
         """-> `[B, 2, (T - 1) * hop_length + n_fft]`: sums of the windowed frames, and of their windows' squares."""
         with torch.autocast(x.device.type, enabled=False):
-            amplitude, phase = x.float().chunk(2, 1)
-            amplitude = amplitude.clamp(max=6).exp()
-            parts = amplitude * phase.cos(), amplitude * phase.sin()
+            parts = self.parts(x.float())
             window = _window(self.n_fft, self.win_length, x.device)
             if torch.onnx.is_in_onnx_export():
                 add = functools.partial(F.conv_transpose1d, stride=self.hop_length)
-                wav = add(torch.cat(parts, 1), _dft(self.n_fft, inverse=True)[:, None])
+                wav = add(torch.cat(parts, 1), dft(self.n_fft, inverse=True)[:, None])
                 return torch.cat([wav, add(torch.ones_like(x[:, :1]), window.square()[None, None])], 1)
             frames = torch.fft.irfft(torch.complex(*parts).transpose(1, 2), self.n_fft) * window  # [B, T, n_fft]
             squares = overlap_add(window.square().expand_as(frames[:1]), self.hop_length)
             wav = overlap_add(frames, self.hop_length)
             return torch.stack([wav, squares.expand_as(wav)], 1)
 
+    @staticmethod
+    def parts(x):
+        """Real and imaginary parts of the spectrum, `[B, n_fft // 2 + 1, T]` each."""
+        amplitude, phase = x.chunk(2, 1)
+        amplitude = amplitude.clamp(max=6).exp()
+        return amplitude * phase.cos(), amplitude * phase.sin()
+
     def push_form(self):
         sizes = self.hop_length, self.margin, self.n_fft
         return PushOverlap(self.overlap, 2, *sizes, end=-self.margin, finish=_divided)
+
+
+class InverseParts(InverseSTFT):
+    """The same of real parts `[B, n_fft // 2 + 1, T]` and imaginary ones, one after the other."""
+
+    @staticmethod
+    def parts(x):
+        return x.chunk(2, 1)
 
 
 def log_amplitude(spectrum, floor=1e-5):
@@ -148,7 +161,7 @@ def _filters(n_fft, n_mels, sample_rate, device):
         return mel_filters(n_fft // 2 + 1, 0.0, sample_rate / 2, n_mels, sample_rate).to(device)
 
 
-def _dft(n_fft, inverse=False):
+def dft(n_fft, inverse=False):
     """The windowed transform as a matrix `[n_fft + 2, n_fft]`: real parts, then imaginary ones.
 
     By numpy, so that it is a constant to whoever records what torch does.
