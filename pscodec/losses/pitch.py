@@ -38,10 +38,12 @@ class PitchLoss(nn.Module):
         if self.tracker is None:
             from swift_f0 import SwiftF0
 
-            self.tracker = SwiftF0()
+            self.tracker = SwiftF0(threads=1, spin=False)
         low, high = self.range
         places, found = (np.arange(n_frames) + 0.5) * self.hop_length / self.sample_rate, []
-        for signal in resample(wav.detach().float().cpu(), self.sample_rate, RATE).numpy():
+        with torch.autocast("cpu", enabled=False):
+            signals = resample(wav.detach().float().cpu(), self.sample_rate, RATE).numpy()
+        for signal in signals:
             result = self.tracker.detect(signal, RATE)
             f0 = np.interp(places, result.timestamps, result.pitch_hz)
             sure = np.interp(places, result.timestamps, result.confidence) > 0.5

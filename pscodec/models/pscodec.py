@@ -35,7 +35,7 @@ class PSCodec(Codec):
         output = super().forward(wav, prompt)
         if hasattr(self.decoder, "pitch"):
             side = {name: output.latents[name] for name in self.side_sizes if name in output.latents}
-            told = self.decoder.pitch(self.joined(output.latents["z_q"], side))
+            told = self.decoder.pitch(self.fuse(output.latents["z_q"], side))
             output.latents["pitch"] = torch.cat(told, 1)
         return output
 
@@ -51,9 +51,9 @@ class PSCodec(Codec):
         return side
 
     def synthesise(self, z_q: Tensor, side: dict[str, Tensor]) -> Tensor:
-        return self.decoder(self.joined(z_q, side))
+        return self.decoder(self.fuse(z_q, side))
 
-    def joined(self, z_q: Tensor, side: dict[str, Tensor]) -> Tensor:
+    def fuse(self, z_q: Tensor, side: dict[str, Tensor]) -> Tensor:
         """What the decoder sees, `[B, D, T]`."""
         return self.fusion(z_q, **(self._shown(side) or self.no_side(z_q)))
 
