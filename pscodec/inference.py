@@ -9,6 +9,7 @@ pscodec/files.py does the same with files of any length.
 
 import hashlib
 import math
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def load_codec(
     n_q: int | None = None,
     entropy=None,
     packet: float | None = None,
+    sampling: dict | None = None,
 ) -> "Coder":
     """The `Coder` of experiment folder `exp`, of its `best` (lowest validation score) or `last` checkpoint; or of a
     released codec, by name (`pscodec_small_24k`, the default, comes with the package).
@@ -52,7 +54,9 @@ def load_codec(
     None leaves it as in training, and gradients pass. `n_q`: codebooks to code with, of a codec trained for
     several numbers (`model.quantizer.n_q` changes it later); streams of any number are decoded in any case. `entropy`:
     the language model that packets of `packet` seconds are coded with, its file or folder, or `auto`, the one in `exp`;
-    None codes them plainly, and finds those in `exp` all the same to decode with. Raises UserError in one line.
+    None codes them plainly, and finds those in `exp` all the same to decode with. `sampling`: how a codec that
+    generates what it decodes is to do so, where not as it is configured (models.sampling.Sampling). Raises UserError
+    in one line.
     """
     exp = released.folder(exp)
     if not (exp / "hyperparams.yaml").is_file():
@@ -68,6 +72,8 @@ def load_codec(
             model.quantizer.n_q = n_q
         except ValueError as error:
             raise UserError(f"{exp}: cannot code with {error}") from None
+    if sampling:
+        _set_sampling(model, exp, sampling)
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is none
@@ -76,6 +82,15 @@ def load_codec(
     languages = Languages(exp, fingerprint, model, entropy)
     model = optimise(model, precision) if precision else model
     return Coder(model, meta, exp.resolve().name, fingerprint, languages, packet)
+
+
+def _set_sampling(model, exp, sampling):
+    if model.sampling is None:
+        raise UserError(f"{exp}: this codec leaves nothing to chance when it decodes, so it has no {min(sampling)}")
+    try:
+        model.sampling = replace(model.sampling, **sampling)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 class Coder:
@@ -425,7 +440,7 @@ def _mono(wav):
 
 def _fingerprint(model):
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(model.coded_by.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.digest()[:8]

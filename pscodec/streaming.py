@@ -81,6 +81,8 @@ class StreamDecoder:
     @torch.inference_mode()
     def __init__(self, model, side, batch=1):
         _check_whole(model)
+        if model.sampling is not None:
+            raise UserError(f"{type(model).__name__} generates a recording as a whole, so it is not for streams")
         self.model, self.batch = model, batch
         self.device = next(model.parameters()).device
         if not side:

@@ -108,11 +108,11 @@ TINY = {
 }
 
 
-def make_experiment(folder, seed=0, **options):
+def make_experiment(folder, seed=0, config="pscodec_base", **options):
     """An experiment folder as training leaves it, of a tiny PSCodec with random weights."""
 
     conf = ROOT / "recipes/LibriTTS/codec/conf"
-    text = resolve(compose(conf / "pscodec_base.yaml", [conf / "presets/mini.yaml"]), TINY | options)
+    text = resolve(compose(conf / f"{config}.yaml", [conf / "presets/mini.yaml"]), TINY | options)
     torch.manual_seed(seed)
     model = build_only(text, "codec").eval()
     for codebook in model.quantizer.codebooks:

@@ -386,7 +386,8 @@ CONFIGURATIONS = [
 
 
 def test_no_configuration_is_left_out(recipe):
-    assert CONFIGURATIONS == sorted(p.stem for p in (recipe / "conf").glob("*.yaml") if p.stem != "base")
+    there = sorted(p.stem for p in (recipe / "conf").glob("*.yaml") if p.stem != "base")
+    assert CONFIGURATIONS == [name for name in there if "ladiffcodec" not in name]  # tests/test_ladiffcodec.py has them
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pscodec.commands import many
 from pscodec.commands.encode import FILE_PACKET
 from pscodec.data import prompts as prompting
-from pscodec.data.audio import load_audio, save_audio
+from pscodec.data.audio import load_audio, resample, save_audio
 from pscodec.data.kaldi import read_data_dir, write_table
 from pscodec.data.prompts import Prompts
 from pscodec.inference import load_codec
@@ -34,13 +35,18 @@ from pscodec.utils.progress import progress
 CONTROLS = ("shuffled_codes", "wrong_prompt")
 
 
-def decode_split(coder, folder, out, condition=None, allow_pipes=False):
+def decode_split(coder, folder, out, condition=None, allow_pipes=False, max_utts=None):
     """Send every utterance of data dir `folder` through a file below `out`; returns the number of utterances.
+
+    With `max_utts`, so many of them, spread evenly. What sends nothing, an autoencoder, has no files of its own.
 
     Under torchrun each process sends its share, and the first one writes the tables of all. Utterances whose
     prompt has no features (stage 2 could not read it) are named and left out.
     """
     utterances, model = read_data_dir(folder, allow_pipes), coder.model
+    if max_utts and max_utts < len(utterances):
+        ids = sorted(utterances)
+        utterances = {u: utterances[u] for u in (ids[i * len(ids) // max_utts] for i in range(max_utts))}
     prompts = Prompts(folder, model.sees, coder.prompt, allow_pipes) if model.takes_prompt else None
     for utt in [utt for utt in utterances if prompts and prompts.source(utt, condition) is None]:
         print(f"left out: {utt}: its prompt {prompts.names.get(utt, '')} has no features")
@@ -48,6 +54,10 @@ def decode_split(coder, folder, out, condition=None, allow_pipes=False):
     rows = {}
     for utt, utterance in progress(ranks.share(list(utterances.items())), f"decode {out.name}"):
         wav, rate = load_audio(utterance.path, None, utterance.start, utterance.end, model.channels)
+        if not model.n_q:
+            save_audio(out / "wav" / f"{utt}.wav", reconstruct(model, wav, rate), model.sample_rate)
+            rows[utt] = f"{utt}\t{wav.shape[1] / rate:.6f}\t0\t0\t0"
+            continue
         stream = coder.encode(wav, rate, prompts and prompts.of(utt, condition))
         if condition == "shuffled_codes":
             stream.codes = np.random.default_rng(0).permutation(stream.codes, axis=1)
@@ -63,6 +73,14 @@ def decode_split(coder, folder, out, condition=None, allow_pipes=False):
         write_text(out / "bits.tsv", "\n".join([header, *(rows[utt] for utt in utterances)]) + "\n")
         write_table(out / "wav.scp", {utt: out / "wav" / f"{utt}.wav" for utt in utterances})
     return len(utterances)
+
+
+@torch.inference_mode()
+def reconstruct(model, wav, rate):
+    """What an autoencoder makes of `wav` `[C, L]`: `[C, n]` at its own rate."""
+    wav = resample(wav, rate, model.sample_rate)
+    device = next(model.parameters()).device
+    return model.decoder(model.encoder(model.pad(wav[None]).to(device)))[0, :, : wav.shape[1]].float().cpu()
 
 
 def conditions_of(split, args, model):
@@ -100,6 +118,8 @@ def main(argv=None):
     parser.add_argument(
         "--packet", type=float, help="seconds of a packet (1; entropy coded 5), but for codecs of chunks"
     )
+    parser.add_argument("--max-utts", type=int, help="decode at most so many utterances a split, spread evenly")
+    many.add_sampling(parser)
     parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
@@ -111,13 +131,14 @@ def main(argv=None):
     packet = args.packet
     if packet is None:
         packet = FILE_PACKET if args.entropy else 1.0
-    coder = load_codec(args.exp, args.checkpoint, args.device, n_q=args.n_q, entropy=args.entropy, packet=packet)
+    how = {"n_q": args.n_q, "entropy": args.entropy, "packet": packet, "sampling": dict(many.sampling(args))}
+    coder = load_codec(args.exp, args.checkpoint, args.device, **how)
     out = (args.out or args.exp) / "decode"
     print(f"decoding with the {args.checkpoint} checkpoint of {args.exp}: step {coder.meta.get('step')}")
     for split in args.splits.split():
         for condition in conditions_of(split, args, coder.model):
             name = f"{split}.{condition}" if condition else split
-            count = decode_split(coder, args.data / split, out / name, condition, args.allow_pipes)
+            count = decode_split(coder, args.data / split, out / name, condition, args.allow_pipes, args.max_utts)
             print(f"{out / name}: {count} utterances")
 
 

@@ -121,6 +121,8 @@ def main(argv=None):
         raise UserError(f"{args.exp}: no hyperparams.yaml, so not an experiment")
 
     codec = build_only((args.exp / "hyperparams.yaml").read_text(encoding="utf-8"), "codec").eval()
+    if codec.sampling is not None or not codec.n_q:
+        raise UserError(f"{args.exp}: {type(codec).__name__} has no encoder and decoder that could be exported")
     coder = Coder(codec, load_weights(args.exp, {"codec": codec}, args.checkpoint))
     sizes = {name: z.shape[1] for name, z in coder.silent_side.items()}
     if args.safetensors:

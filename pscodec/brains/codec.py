@@ -214,17 +214,18 @@ class CodecBrain(Loop):
         values = {name: value / self.counted for name, value in self.sums.items()}
         values |= {"lr": self.optimizers_dict["codec"].param_groups[0]["lr"], "speech_per_second": self.seconds / took}
         values["wait"] = self.waited / took
-        perplexity, size, told = math.inf, self.modules.codec.codebook_size, ""
+        perplexity, size = math.inf, self.modules.codec.codebook_size
+        told = f"mel {values['mel']:.3f}  " if "mel" in values else ""
         if torch.is_tensor(self.code_counts):
             perplexities, usage = perplexity_and_usage(self.code_counts)
             perplexity = perplexities.min().item()
             values |= {"perplexity": perplexity, "usage": usage.min().item()}
-            told = f"perplexity {perplexity:.0f}/{size}  "
+            told += f"perplexity {perplexity:.0f}/{size}  "
         if if_main_process():
             self.journal.scalars(step, "train", values)
             left = (hp.total_steps - step) * took / self.counted
             self.journal.say(
-                f"step {step}/{hp.total_steps}  total {values['total']:.3f}  mel {values.get('mel', 0):.3f}  "
+                f"step {step}/{hp.total_steps}  total {values['total']:.3f}  "
                 f"{told}{values['speech_per_second']:.1f} s of speech/s  "
                 f"ETA {int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}"
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from pscodec import released
+from pscodec.released import folder
 from pscodec.utils.errors import UserError
 from pscodec.utils.hparams import difference, plain
 from pscodec.utils.weights import codec_state
@@ -22,8 +22,9 @@ def start_from(codec, sources: dict[str, str], text: str, parent: Path | None = 
     """Fill parts of `codec`; returns lines that tell what came whence.
 
     `sources`: name of a part -> `parent`, the best weights of that experiment folder (algorithm 1's theta_1);
-    `theta_0`, those with which its training began; or another experiment folder, its best. What is not named stays as
-    it is. `text`: this training's resolved configuration, in which each part must be what it is there.
+    `theta_0`, those with which its training began; or another experiment folder or released codec, its best. Of one
+    whose codec has no such part, the part is the whole codec. What is not named stays as it is. `text`: this
+    training's resolved configuration, in which each part must be what it is there.
     Raises UserError for a part that the codec does not have, and an experiment that cannot serve.
     """
     parts = [name for name, _ in codec.named_children()]
@@ -34,14 +35,15 @@ def start_from(codec, sources: dict[str, str], text: str, parent: Path | None = 
             raise UserError(f"start_from: the codec has no part {name!r}; it has {' '.join(parts)}")
         if source in (PARENT, THETA_0) and parent is None:
             raise UserError(f"start_from: {name}: {source} needs an experiment, --parent")
-        exp = released.folder(parent if source in (PARENT, THETA_0) else source)
-        _check_part(exp, name, text)
+        exp = folder(parent if source in (PARENT, THETA_0) else source)
+        whole = _check_part(exp, name, text)
         state, of = _theta_0(exp) if source == THETA_0 else _trained(exp)
-        part = modules[name]
+        part, prefix = modules[name], "" if whole else f"{name}."
         try:
-            part.load_state_dict({k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")})
+            part.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
         except RuntimeError as error:
-            raise UserError(f"{exp}: its {name} is not this configuration's ({str(error).splitlines()[1].strip()})") from None
+            why = str(error).splitlines()[1].strip()
+            raise UserError(f"{exp}: its {name} is not this configuration's ({why})") from None
         size = sum(p.numel() for p in part.parameters()) / 1e6
         lines.append(f"  {name:<14} {size:8.3f} M parameters  {digest(part.state_dict())}  of {exp}, {of}")
     anew = " ".join(name for name in parts if name not in sources)
@@ -62,18 +64,23 @@ def _theta_0(exp):
 
 
 def _check_part(exp, name, text):
-    """Raises UserError where `exp` is no experiment or its part `name` is another than that of `text`."""
+    """Whether the part `name` of `text` is `exp`'s whole codec, and not one of its parts.
+
+    Raises UserError where `exp` is no experiment or what is to be taken of it is another than in `text`.
+    """
     path = exp / "hyperparams.yaml"
     if not path.is_file():
         raise UserError(f"{exp}: no hyperparams.yaml, so not an experiment")
     theirs, ours = (plain(t) for t in (path.read_text(encoding="utf-8"), text))
     pairs = {"sample_rate": (theirs.get("sample_rate"), ours["sample_rate"])}
+    whole = "." not in name and name not in theirs["codec"]
     if "." not in name:  # of what is within a part, names and shapes of the weights are compared
-        pairs[name] = theirs["codec"].get(name), ours["codec"].get(name)
+        pairs[name] = theirs["codec"] if whole else theirs["codec"][name], ours["codec"].get(name)
     for word, (there, here) in pairs.items():
         found = difference(there, here)
         if found:
             raise UserError(f"{exp}: its {word} is not this configuration's ({found}); start_from needs the same")
+    return whole
 
 
 def digest(state) -> str:

@@ -7,6 +7,7 @@ from pscodec.commands import many
 DETAILS = """
   pscodec decode speech.psc -o speech.wav --exp EXP
   pscodec decode coded/ -o decoded/ --exp EXP --profiles profiles/
+  pscodec decode speech.psc speech.wav --exp LADIFFCODEC --steps 20     a diffusion's, of the codec that wrote the file
   pscodec decode - --raw --exp EXP < x.psc | aplay -t raw -f S16_LE -r 24000
 
 Writes 16-bit WAV at the codec's rate, to a pipe as it is decoded, of as many channels as the codec has. Of a damaged
@@ -21,13 +22,15 @@ def add_arguments(parser):
     parser.add_argument("--profile", action="append", default=[], help="the speaker's .psp file; may come again")
     parser.add_argument("--profiles", action="append", default=[], help="a folder with .psp files; may come again")
     parser.add_argument("--entropy", help="the language model that coded them, where it is not the codec's own")
+    many.add_sampling(parser)
     parser.add_argument("--raw", action="store_true", help="output is signed 16-bit little endian samples, no header")
 
 
 def run(args):
     from pscodec.bitstream import SUFFIX
 
-    settings = many.settings(args, profiles=(*args.profile, *args.profiles), raw=int(args.raw), entropy=args.entropy)
+    more = {"raw": int(args.raw), "entropy": args.entropy, "sampling": many.sampling(args)}
+    settings = many.settings(args, profiles=(*args.profile, *args.profiles), **more)
     pairs, wrong = many.tasks(args.inputs, args.output, {SUFFIX}, ".raw" if args.raw else ".wav")
     results = many.run(work, pairs, wrong, settings, args.jobs, "decode")
     seconds = sum(n / header.sample_rate for header, n in results)

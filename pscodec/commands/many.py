@@ -21,7 +21,7 @@ class Settings:
     """What every process needs to know: which codec and how; of whom (a path, or each recording its `own` prompt, or
     none); `raw`, the rate of samples without a header (encode) or whether to write such (decode); the codebooks to
     code with (None: all); `entropy`: the language model, and `packet`, the seconds that it codes at once. For
-    separators: where their `codec` has moved."""
+    separators: where their `codec` has moved. `sampling`: pairs, of how a codec is to generate (add_sampling)."""
 
     exp: str
     which: str
@@ -36,6 +36,7 @@ class Settings:
     entropy: str | None = None
     packet: float | None = None
     codec: str | None = None
+    sampling: tuple = ()
 
 
 def settings(args, **more):
@@ -60,6 +61,21 @@ def add_codec(parser):
 def add_precision(parser, **options):
     told = "auto: bf16 where the machine computes it natively; elsewhere bf16 works too, many times slower"
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), help=told, **options)
+
+
+def add_sampling(parser):
+    """The options of codecs that generate what they decode; `sampling(args)` has those that were given."""
+    group = parser.add_argument_group("of codecs that generate what they decode (LaDiffCodec)")
+    group.add_argument("--sampler", help="midway (infilling; the paper's), ddpm, ddim, dpm (DPM-Solver++)")
+    group.add_argument("--steps", type=int, help="midway, ddpm: all from tau; ddim: 50; dpm: 15")
+    group.add_argument("--tau", type=int, help="step of the schedule to begin at; midway: 100, else the last")
+    group.add_argument("--gamma", type=float, help="share of the infilling branch, 0 to 1 (0.3)")
+    group.add_argument("--seed", type=int, help="another one, another sample (0)")
+
+
+def sampling(args):
+    names = ("sampler", "steps", "tau", "gamma", "seed")
+    return tuple((name, getattr(args, name)) for name in names if getattr(args, name) is not None)
 
 
 def add_jobs(parser):
@@ -114,7 +130,7 @@ def codec(settings):
 
     keep_memory()
     how = (settings.which, settings.device, settings.precision, settings.n_q, settings.entropy, settings.packet)
-    return load_codec(settings.exp, *how)
+    return load_codec(settings.exp, *how, dict(settings.sampling))
 
 
 def run(work, pairs, wrong, settings, jobs, desc, load=codec):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pscodec.models.sampling import Sampling
 from pscodec.types import CodecOutput, Prompt
 
 
@@ -21,11 +22,13 @@ class Codec(nn.Module):
       of which training shows it another stretch,
     - `side_sizes`: what it sends once an utterance, name -> None, a vector of floats; or an int, tokens of so many
       entries,
-    - `side(prompt)`, which computes that, `synthesise(z_q, side)`, which makes use of it, and `no_side(z_q)`, what
-      stands for it where nothing is sent.
+    - `side(prompt)`, which computes that, `fuse(z_q, side)` or `synthesise(z_q, side)`, which make use of it, and
+      `no_side(z_q)`, what stands for it where nothing is sent.
 
     `chunk`: samples that are coded at once, apart from all others and at a level of their own (`level`), which is sent;
     two neighbours share `overlap` of them (pscodec/chunks.py). 0: a recording is one whole.
+
+    `sampling`: how it decodes (models.sampling.Sampling), where that is left to chance and seeded; None: it is not.
 
     Raises ValueError where encoder and decoder disagree about the samples of a frame, or channels.
     """
@@ -35,6 +38,8 @@ class Codec(nn.Module):
     side_sizes: dict[str, int | None] = {}
     frozen: tuple[str, ...] = ()
     chunk, overlap = 0, 0
+    sampling: Sampling | None = None
+    statistics = 0  # training items that `observe` is shown before the first step
     piece = 2  # seconds computed at once of what is at hand of a recording; longer ones cost memory and gain no speed
     activation = "leaky_relu"  # between its layers: leaky_relu | elu | gelu | snake
 
@@ -80,7 +85,19 @@ class Codec(nn.Module):
 
     def synthesise(self, z_q: Tensor, side: dict[str, Tensor]) -> Tensor:
         """`z_q` `[B, D, T]` and what `side` gave ({}: nothing was sent) -> `wav_hat` `[B, C, T * hop_length]`."""
-        return self.decoder(z_q)
+        return self.decoder(self.fuse(z_q, side))
+
+    def fuse(self, z_q: Tensor, side: dict[str, Tensor]) -> Tensor:
+        """What the decoder is given of the codes and `side`: `[B, D, T]`."""
+        return z_q
+
+    @property
+    def coded_by(self) -> nn.Module:
+        """Whose weights decide what its codes mean: files carry the fingerprint of that."""
+        return self
+
+    def observe(self, wav: Tensor):
+        """Keep what must be known of training data `wav` `[B, C, L]` before training."""
 
     @property
     def n_q(self) -> int:

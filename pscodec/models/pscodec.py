@@ -50,11 +50,7 @@ class PSCodec(Codec):
             side["z_mel"] = self.melp_enc(prompt.mel)
         return side
 
-    def synthesise(self, z_q: Tensor, side: dict[str, Tensor]) -> Tensor:
-        return self.decoder(self.fuse(z_q, side))
-
     def fuse(self, z_q: Tensor, side: dict[str, Tensor]) -> Tensor:
-        """What the decoder sees, `[B, D, T]`."""
         return self.fusion(z_q, **(self._shown(side) or self.no_side(z_q)))
 
     def no_side(self, z_q: Tensor) -> dict[str, Tensor]:

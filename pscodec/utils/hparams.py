@@ -13,6 +13,7 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from pscodec.released import folder
 from pscodec.utils.errors import UserError, one_line_errors
 
 
@@ -59,12 +60,32 @@ def _dump(tree):
 
 def resolve(text: str, overrides: dict | None = None) -> str:
     """Lay `overrides` (dict of scalars, by name or path) over composed `text` and write every reference out. Returns
-    YAML text."""
+    YAML text.
+
+    `!codec_of KEY` stands for the codec of the experiment, or released codec, that the key KEY names: its configuration
+    is written out, too. Raises UserError where there is none.
+    """
     tree = YAML().load(text)
     for key, value in (overrides or {}).items():
         _put(tree, key, value, f"unknown option --{key}")
+    _write_codecs(tree, tree)
     resolved = resolve_references(io.StringIO(_dump(tree))).getvalue()
     return re.sub(r"(?m)(?<=[:\[,-] )[-+]?[\d.]+[eE][-+]?\d+(?=\s*(?:[,\]#]|$))", _float_of_yaml_1_1, resolved)
+
+
+def _write_codecs(node, tree):
+    """Put in `node`, a part of `tree`, the codecs in the place of what names them."""
+    for key, value in node.items() if isinstance(node, dict) else ():
+        if getattr(getattr(value, "tag", None), "value", None) == "!codec_of":
+            named = tree.get(value.value)
+            if not named:
+                raise UserError(f"{value.value}: no experiment is named (--{value.value} EXP)")
+            path = folder(named) / "hyperparams.yaml"
+            if not path.is_file():
+                raise UserError(f"{value.value}: {named}: no hyperparams.yaml, so not an experiment")
+            node[key] = _read(path)["codec"]
+        else:
+            _write_codecs(value, tree)
 
 
 def _float_of_yaml_1_1(match):

@@ -168,3 +168,20 @@ def intervals(path, panels, theme="light", bars=False):
             axis.label_outer()
         if len(series) > 1:
             figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=min(4, len(series)))
+
+
+def heat_map(path, values, x, y, labels, theme="light"):
+    """`values` `[rows, columns]` as colours, and in figures; `x`, `y`: what columns and rows are; `labels`: of x, y and
+    the values."""
+    with _figure(path, 1, 1, (1.2 + 0.75 * len(x), 1.2 + 0.5 * len(y)), theme) as (figure, axes):
+        axis = axes[0, 0]
+        image = axis.imshow(values, cmap="viridis", aspect="auto", origin="lower")
+        axis.set_xticks(range(len(x)), x)
+        axis.set_yticks(range(len(y)), y)
+        axis.set_xlabel(labels[0])
+        axis.set_ylabel(labels[1])
+        middle = (values.min() + values.max()) / 2
+        for (row, column), value in np.ndenumerate(values):
+            colour = "black" if value > middle else "white"
+            axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+        figure.colorbar(image, ax=axis, label=labels[2])

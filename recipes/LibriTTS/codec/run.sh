@@ -31,6 +31,7 @@
 #   --entropy true|false           after training, train a language model of the codec's codes into EXP/entropy, and entropy
 #                                  code in stage 5, which then says what that saves               (false)
 #   --entropy-args "..."           options for train_language.py                                 (none)
+#   --decode-args "..."            options for bin/decode in stage 5: --sampler dpm --steps 10 of LaDiffCodec    (none)
 #   --checkpoint best|last         what stage 5 decodes                                          (best)
 #   --compare "A B:1"              codecs for stages 5 to 7 beside this one: experiments or released ones; :K, of K codebooks
 #                                  (mini: pscodec_small_24k:1, which comes with the package; else none); without DNSMOS
@@ -61,6 +62,7 @@ parent=
 prompts=
 entropy=false
 entropy_args=
+decode_args=
 checkpoint=best
 compare=unset
 allow_pipes=false
@@ -184,7 +186,8 @@ if at 5 "code and decode ($test_sets)"; then
     decode() { launch -m pscodec.bin.decode --data "$data" --splits "$test_sets" "${pipes[@]}" "$@"; }
     coded=()
     [ "$entropy" = false ] || coded=(--entropy auto)
-    decode --exp "$exp" --controls "$controls" --prompts "$prompts" --checkpoint "$checkpoint" "${coded[@]}"
+    # shellcheck disable=SC2086  # decode_args is a list of words
+    decode --exp "$exp" --controls "$controls" --prompts "$prompts" --checkpoint "$checkpoint" "${coded[@]}" $decode_args
     if [ "$entropy" = true ]; then
         for split in $test_sets; do
             "$PYTHON" -m pscodec.bin.savings --exp "$exp" --psc "$exp/decode/$split/psc" --checkpoint "$checkpoint"

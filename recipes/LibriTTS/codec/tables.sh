@@ -7,6 +7,7 @@
 #   bash tables.sh --rows "base casan" --budget 1000    some systems, 1,000 steps each
 #   bash tables.sh --corpus libritts --run-args "--ngpu 8"
 #   bash tables.sh --paper encodec --tables "1 2"       those of the EnCodec paper (1 to 5)
+#   bash tables.sh --paper ladiffcodec --tables "samplers 4" --exp EXP    of the LaDiffCodec paper (1, figure 4), and of one model
 #
 # Writes OUT/tables.md and tables.tsv, figure7.*, an experiment a row (OUT/ROW_Nq) and the scores they gave (OUT/scores).
 # Called again it goes on: rows that are done are skipped, one that was interrupted continues. A row that fails does not
@@ -14,6 +15,7 @@
 #
 # Options
 #   --paper NAME        pscodec | encodec, whose --budget is the steps of each row          (pscodec)
+#                       | ladiffcodec, which has more options: python ladiffcodec_tables.py --help
 #   --corpus NAME       mini | libritts (and ljspeech, for table II) | a folder             (mini)
 #   --tables "I II"     tables to fill and print                                            (I II III IV V; 1 2 3 4 5)
 #   --rows "base ..."   rows of paper/[encodec/]systems.tsv to train, with their parents    (those of the tables)
@@ -33,8 +35,8 @@ program=tables.py
 if [ "${1:-}" = --paper ]; then
     case ${2:-} in
         pscodec) ;;
-        encodec) program=encodec_tables.py ;;
-        *) echo "error: no tables of paper '${2:-}': pscodec, encodec" >&2; exit 1 ;;
+        encodec | ladiffcodec) program=$2_tables.py ;;
+        *) echo "error: no tables of paper '${2:-}': pscodec, encodec, ladiffcodec" >&2; exit 1 ;;
     esac
     shift 2
 fi

@@ -105,16 +105,21 @@ def main(argv=None):
 
     train, dev = datasets(hp)
     codec, discriminators = hp["codec"], hp["discriminators"]
+    modules = {"codec": codec, "discriminators": discriminators}
+    learned = {name: module for name, module in modules.items() if module.state_dict()}  # some have no discriminators
     for module in codec.modules():
         if isinstance(module, CAMPPlus):
             module.load_state_dict(load_campplus(hp["campplus"]).state_dict())
     if args.init:
-        load_weights(args.init, {"codec": codec, "discriminators": discriminators})
+        load_weights(args.init, learned)
     told = start_from(codec, sources, text, args.parent)
     try:
         codec.freeze(hp["frozen"])
     except ValueError as error:
         raise UserError(str(error)) from None
+    if codec.statistics:
+        n = min(codec.statistics, len(train))
+        codec.observe(collate([train[0, i * len(train) // n] for i in range(n)])[0])
     theta_0 = args.exp / "save" / "theta_0.safetensors"
     if if_main_process() and not theta_0.exists():
         with atomic_path(theta_0) as partial:
@@ -126,11 +131,9 @@ def main(argv=None):
     precision = hp["precision"] if hp["precision"] != "auto" else best_precision(args.device)
     hp["losses"].to(args.device)
     epochs = EpochCounter(math.ceil(hp["total_steps"] / (hp["steps_per_epoch"] or len(train) // hp["batch_size"] or 1)))
-    checkpointer = AtomicCheckpointer(
-        args.exp / "save", {"codec": codec, "discriminators": discriminators, "epochs": epochs}
-    )
+    checkpointer = AtomicCheckpointer(args.exp / "save", {**learned, "epochs": epochs})
     brain = CodecBrain(
-        modules={"codec": codec, "discriminators": discriminators},
+        modules=modules,
         hparams=hp,
         run_opts={**run_opts, "precision": precision},
         checkpointer=checkpointer,
