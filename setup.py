@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 README = HERE / "README.md"
 EXTRAS = {
     "metrics": ["onnxruntime", "speechmos>=0.0.1.1", "visqol-python[lattice]>=3.8,<4"],
-    "train": ["tensorboard"],
+    "train": ["tensorboard", "swift-f0>=0.1,<1"],
     "corpus": ["G722>=1.2.8"],
     "onnx": ["onnx>=1.17", "onnxruntime"],
     "test": ["pytest", "pytest-xdist", "ruff", "encodec==0.1.1"],  # encodec: what models/encodec.py is compared with

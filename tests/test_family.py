@@ -377,6 +377,7 @@ CONFIGURATIONS = [
     "pscodec_casan",
     "pscodec_drl",
     "pscodec_drl_ict",
+    "pscodec_frames",
     "pscodec_ict",
     "soundstream",
     "soundstream_public",
