@@ -19,6 +19,11 @@ def stft(wav, n_fft, hop_length, normalized=False):
     return spectra / n_fft**0.5 if normalized else spectra
 
 
+def magnitude(wav, n_fft, hop_length):
+    """Magnitudes of `stft`: `[..., L]` -> `[..., F, n_fft // 2 + 1]`."""
+    return Magnitude.apply(_windows(wav, n_fft, hop_length))
+
+
 def _windows(wav, n_fft, hop_length):
     """`[..., L]` -> `[..., F, n_fft]`, the stretches that an STFT transforms."""
     flat = F.pad(wav.float().reshape(1, -1, wav.shape[-1]), (n_fft // 2, n_fft // 2), mode="reflect")[0]
@@ -101,7 +106,7 @@ class LogMel(nn.Module):
     def mel(self, wav):
         """The Mel spectrogram of magnitudes, `[..., n_mels, F]`, before floor and logarithm."""
         with torch.autocast(wav.device.type, enabled=False):
-            return (Magnitude.apply(_windows(wav, self.n_fft, self.hop_length)) @ self.filters).transpose(-1, -2)
+            return (magnitude(wav, self.n_fft, self.hop_length) @ self.filters).transpose(-1, -2)
 
 
 def mel_filters(n_freqs, f_min, f_max, n_mels, sample_rate):

@@ -1,9 +1,7 @@
 """Decoders that shape pulses and noise: what the source is, pieces, export, and how the pitch is learned."""
 
 import math
-import sys
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,7 +10,7 @@ from pscodec.layers.source import Excitation, SourceFilter, Spectra
 from pscodec.layers.spectrum import InverseParts
 from pscodec.losses.pitch import PitchLoss
 from pscodec.models.hificodec import HifiCodec
-from pscodec.models.source import Decoder, PitchHead
+from pscodec.models.source import Decoder
 from pscodec.models.vocos import Encoder
 from pscodec.quantizers.rvq import GroupResidualVQ
 from pscodec.types import CodecOutput, Evidence, Plan
@@ -30,7 +28,9 @@ def test_pulses_hold_every_harmonic_at_one_amplitude():
     pulses, noise = Excitation(320, 24000)(torch.full((1, 1, 75), math.log(125.01)))[0]
     spectrum = torch.fft.rfft(pulses.double() * torch.hann_window(24000)).abs() / 6000
     harmonics = torch.stack([spectrum[round(125.01 * k) - 1 : round(125.01 * k) + 2].max() for k in range(1, 96)])
-    assert torch.allclose(harmonics, torch.full_like(harmonics, math.sqrt(2 / 95)), rtol=0.25), "1.4 dB at most: a Hann window's"
+    assert torch.allclose(harmonics, torch.full_like(harmonics, math.sqrt(2 / 95)), rtol=0.25), (
+        "1.4 dB at most: a Hann window's"
+    )
     between = torch.cat([spectrum[round(125.01 * k) + 8 : round(125.01 * (k + 1)) - 7] for k in range(95)])
     assert between.max() < 1e-3
     assert pulses.square().mean() == pytest.approx(1, abs=0.02) and noise.square().mean() == pytest.approx(1, abs=0.05)

@@ -96,7 +96,7 @@ class Spectra(nn.Module):
 
 
 class SourceFilter(nn.Module):
-    """Filters `[B, 3 * N, T]` and the `Spectra` `[B, 4 * N, T]` of pulses and noise, N bins -> a spectrum `[B, 2 * N, T]`.
+    """Filters `[B, 3 * N, T]` and the `Spectra` `[B, 4 * N, T]` of pulses and noise, N bins -> `[B, 2 * N, T]`.
 
     Filters are, of each bin, the pulses' log amplitude and phase, and the noise's log amplitude. Amplitudes end at
     exp(6), as InverseSTFT's. It works on each frame by itself.
@@ -107,7 +107,9 @@ class SourceFilter(nn.Module):
         pulses, noise = pulses.clamp(max=6).exp(), noise.clamp(max=6).exp()
         real, imag, noise_real, noise_imag = spectra.chunk(4, 1)
         cos, sin = pulses * phase.cos(), pulses * phase.sin()
-        return torch.cat([cos * real - sin * imag + noise * noise_real, cos * imag + sin * real + noise * noise_imag], 1)
+        return torch.cat(
+            [cos * real - sin * imag + noise * noise_real, cos * imag + sin * real + noise * noise_imag], 1
+        )
 
 
 def _pulses(phase, f0, sample_rate):

@@ -12,8 +12,8 @@ RATE = 16000  # of the tracker, Hz
 
 class PitchLoss(nn.Module):
     """Mean absolute difference of the natural logarithms of pitches, over voiced frames, and `voicing` times the cross
-    entropy of what is voiced. The first `items` of a batch (0: all) are tracked, by SwiftF0, in about a hundredth of their
-    length on a CPU core.
+    entropy of what is voiced. The first `items` of a batch (0: all) are tracked, by SwiftF0, in about a hundredth of
+    their length on a CPU core.
 
     Raises ValueError where a codec tells no pitch.
     """
@@ -29,7 +29,9 @@ class PitchLoss(nn.Module):
         if told is None:
             raise ValueError("PitchLoss: the codec tells no pitch (models/source)")
         log_f0, voicing = told[: self.items or None].unbind(1)
-        f0, voiced = (torch.from_numpy(x).to(told) for x in self.track(evidence.wav[: self.items or None, 0], told.shape[2]))
+        f0, voiced = (
+            torch.from_numpy(x).to(told) for x in self.track(evidence.wav[: self.items or None, 0], told.shape[2])
+        )
         off = ((log_f0 - f0.log()).abs() * voiced).sum() / voiced.sum().clamp(min=1)
         return off + self.voicing * F.binary_cross_entropy_with_logits(voicing, voiced)
 

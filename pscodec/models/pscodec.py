@@ -30,8 +30,8 @@ class PSCodec(Codec):
         self.side_sizes = {sent: None for _, sent in there}
 
     def forward(self, wav: Tensor, prompt: Prompt | None = None) -> CodecOutput:
-        """As every codec's; what a decoder tells of the pitch (models/source) is among the latents, `pitch` `[B, 2, T]`,
-        for a loss of its own."""
+        """As every codec's; what a decoder tells of the pitch (models/source) is among the latents, `pitch`,
+        `[B, 2, T]`, for a loss of its own."""
         output = super().forward(wav, prompt)
         if hasattr(self.decoder, "pitch"):
             side = {name: output.latents[name] for name in self.side_sizes if name in output.latents}

@@ -76,7 +76,7 @@ def scenes(hp, folders):
 
 
 def codes_of(hp, parent):
-    """Fingerprint (hex) of the experiment whose codes stay: all but the decoder is its, and frozen; None: of no other."""
+    """Fingerprint (hex) of the experiment whose codes stay: all but the decoder is its, and frozen; else None."""
     parts = {name for name, part in hp["codec"].named_children() if part.state_dict()} - {"decoder"}
     origins = {hp["start_from"].get(name) for name in parts}
     if not parts <= set(hp["frozen"]) or len(origins) > 1 or origins & {None, THETA_0}:
