@@ -17,7 +17,7 @@ EXTRAS = {
         "jiwer>=4,<5",
         "whisper-normalizer>=0.1.12",
     ],
-    "train": ["tensorboard"],
+    "train": ["tensorboard", "swift-f0>=0.1,<1"],
     "tts": ["phonemizer>=3.3"],  # for phonemes, with espeak-ng (Debian: apt-get install espeak-ng)
     "corpus": ["G722>=1.2.8"],
     "onnx": ["onnx>=1.17", "onnxruntime"],

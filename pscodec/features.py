@@ -20,6 +20,12 @@ def stft(wav, n_fft, hop_length, normalized=False):
     return spectra / n_fft**0.5 if normalized else spectra
 
 
+def magnitude(wav, n_fft, hop_length):
+    """Magnitudes of `stft`: `[..., L]` -> `[..., F, n_fft // 2 + 1]`."""
+    found = magnitudes(_reflected(wav, n_fft), n_fft, hop_length)
+    return found.reshape(*wav.shape[:-1], *found.shape[-2:])
+
+
 def _windows(wav, n_fft, hop_length):
     """`[..., L]` -> `[..., F, n_fft]`, the stretches that an STFT transforms."""
     windows = _reflected(wav, n_fft).unfold(-1, n_fft, hop_length) * hann(n_fft, wav.device)
@@ -132,8 +138,7 @@ class LogMel(nn.Module):
     def mel(self, wav):
         """The Mel spectrogram of magnitudes, `[..., n_mels, F]`, before floor and logarithm."""
         with torch.autocast(wav.device.type, enabled=False):
-            found = magnitudes(_reflected(wav, self.n_fft), self.n_fft, self.hop_length)
-            return (found.reshape(*wav.shape[:-1], *found.shape[-2:]) @ self.filters).transpose(-1, -2)
+            return (magnitude(wav, self.n_fft, self.hop_length) @ self.filters).transpose(-1, -2)
 
 
 def mel_filters(n_freqs, f_min, f_max, n_mels, sample_rate):

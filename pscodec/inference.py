@@ -27,7 +27,7 @@ from pscodec.profile import Profile, Tokens, Vector, find_profile
 from pscodec.streaming import StreamDecoder, StreamEncoder
 from pscodec.types import Prompt
 from pscodec.utils.errors import UserError
-from pscodec.utils.hparams import build_only
+from pscodec.utils.hparams import build_only, plain
 from pscodec.utils.weights import load_weights
 
 PROMPT = 30.0  # seconds of a prompt that are looked at: attention over hours would take them
@@ -62,9 +62,11 @@ def load_codec(
     if not (exp / "hyperparams.yaml").is_file():
         known = ", ".join(released.names())
         raise UserError(f"{exp}: no hyperparams.yaml, so not an experiment; nor a released codec ({known})")
-    model = build_only((exp / "hyperparams.yaml").read_text(encoding="utf-8"), "codec")
+    text = (exp / "hyperparams.yaml").read_text(encoding="utf-8")
+    model = build_only(text, "codec")
     meta = load_weights(exp, {"codec": model}, which)
-    fingerprint = _fingerprint(model)
+    codes_of = plain(text).get("codes_of")  # where a decoder has learned another experiment's codes
+    fingerprint = bytes.fromhex(codes_of) if codes_of else _fingerprint(model)
     if packet is not None and not 0 < packet < math.inf:
         raise UserError(f"a packet cannot have {packet:g} s")
     if n_q is not None:

@@ -1,6 +1,7 @@
 """The PSCodec family: what DRL, ICT, CasAN and HifiCodec are made of, and every configuration of the recipe."""
 
 import re
+import runpy
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from pscodec.brains.start import digest, start_from
 from pscodec.discriminators.msd import MultiScaleDiscriminator
 from pscodec.discriminators.msstft import STFTDiscriminator
+from pscodec.inference import load_codec
 from pscodec.layers.transformer import CrossAttention
 from pscodec.losses.adversarial import FeatureMatching, LeastSquaresGenerator, least_squares_discriminator
 from pscodec.losses.disentangle import DRL, ssim
@@ -285,6 +287,35 @@ def test_ict_copies_exactly_the_named_parts(recipe, parent):
     assert "new: fusion, discriminators" in lines[-1]
 
 
+def test_a_part_of_a_part_can_be_taken_where_its_weights_fit(recipe, parent):
+    text = text_of(recipe, "pscodec_base", decoder_width=64)
+    codec = build_only(text, "codec")
+    start_from(codec, {"encoder.last": str(parent)}, text)
+    torch.manual_seed(0)
+    start = build_only(text_of(recipe, "pscodec_base"), "codec")
+    assert torch.equal(codec.encoder.last.bias, start.encoder.last.bias + 1)
+    with pytest.raises(UserError, match=r"decoder.first is not this configuration's \(size mismatch"):
+        start_from(codec, {"decoder.first": str(parent)}, text)
+
+
+def test_whose_codes_stay_when_a_decoder_is_trained_anew(recipe, parent, monkeypatch):
+    monkeypatch.syspath_prepend(str(recipe))
+    codes_of = runpy.run_path(str(recipe / "train.py"))["codes_of"]
+    kept = ["encoder", "quantizer", "vpp_enc", "melp_enc"]
+    hp = {"codec": build_only(text_of(recipe, "pscodec_base"), "codec"), "frozen": kept}
+    hp["start_from"] = dict.fromkeys(kept, str(parent))
+    fingerprint = load_codec(parent).fingerprint.hex()
+    assert codes_of(hp, None) == fingerprint
+    assert codes_of(hp | {"start_from": dict.fromkeys(kept, "parent")}, parent) == fingerprint
+    assert codes_of(hp | {"frozen": kept[1:]}, None) is None, "the encoder learns"
+    assert codes_of(hp | {"start_from": dict.fromkeys(kept[1:], str(parent))}, None) is None, "the encoder is new"
+    assert codes_of(hp | {"start_from": dict.fromkeys(kept, "theta_0")}, parent) is None, "untrained"
+    # and files name that fingerprint
+    text = (parent / "hyperparams.yaml").read_text()
+    write_text(parent / "hyperparams.yaml", re.sub(r"codes_of:.*", "codes_of: 0123456789abcdef", text))
+    assert load_codec(parent).fingerprint.hex() == "0123456789abcdef"
+
+
 def test_parts_come_from_several_experiments_and_the_others_start_anew(recipe, parent, tmp_path):
     shutil.copytree(parent, tmp_path / "other")
     text = text_of(recipe, "pscodec_base", decoder_width=64)  # a decoder that no experiment has
@@ -378,6 +409,7 @@ CONFIGURATIONS = [
     "pscodec_casan",
     "pscodec_drl",
     "pscodec_drl_ict",
+    "pscodec_frames",
     "pscodec_ict",
     "soundstream",
     "soundstream_public",

@@ -9,7 +9,7 @@ from pscodec.features import LogMel, stft
 from pscodec.losses.adversarial import FeatureMatching, HingeGenerator, hinge_discriminator
 from pscodec.losses.balancer import Balancer
 from pscodec.losses.base import ModelLoss, WeightedSum
-from pscodec.losses.spectral import MultiMelL1, MultiMelL1L2, WavL1
+from pscodec.losses.spectral import MultiMelL1, MultiMelL1L2, MultiSTFTL1, WavL1
 from pscodec.types import CodecOutput, Evidence, Judged
 
 
@@ -182,3 +182,10 @@ def test_log_mel_and_its_gradient_are_torchs(n_fft):
     (wanted * weights).sum().backward()
     assert torch.allclose(found, wanted, atol=1e-4)
     assert torch.allclose(wav.grad, other.grad, atol=1e-4)
+
+
+def test_the_stft_loss_of_what_is_e_times_as_loud_is_one():
+    wav = torch.randn(2, 1, 9600, generator=torch.Generator().manual_seed(0))
+    evidence = Evidence(wav, CodecOutput(math.e * wav, None, {}, {}))
+    assert MultiSTFTL1(floor=1e-9)(evidence).item() == pytest.approx(1, abs=1e-4)
+    assert MultiSTFTL1(floor=1e4)(evidence).item() == 0, "all of it lies below the floor"

@@ -28,17 +28,22 @@ def start_from(codec, sources: dict[str, str], text: str, parent: Path | None = 
     Raises UserError for a part that the codec does not have, and an experiment that cannot serve.
     """
     parts = [name for name, _ in codec.named_children()]
+    modules = dict(codec.named_modules())
     lines = []
     for name, source in sources.items():
-        if name not in parts:
+        if name not in modules:
             raise UserError(f"start_from: the codec has no part {name!r}; it has {' '.join(parts)}")
         if source in (PARENT, THETA_0) and parent is None:
             raise UserError(f"start_from: {name}: {source} needs an experiment, --parent")
         exp = folder(parent if source in (PARENT, THETA_0) else source)
         whole = _check_part(exp, name, text)
         state, of = _theta_0(exp) if source == THETA_0 else _trained(exp)
-        part, prefix = codec.get_submodule(name), "" if whole else f"{name}."
-        part.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        part, prefix = modules[name], "" if whole else f"{name}."
+        try:
+            part.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        except RuntimeError as error:
+            why = str(error).splitlines()[1].strip()
+            raise UserError(f"{exp}: its {name} is not this configuration's ({why})") from None
         size = sum(p.numel() for p in part.parameters()) / 1e6
         lines.append(f"  {name:<14} {size:8.3f} M parameters  {digest(part.state_dict())}  of {exp}, {of}")
     anew = " ".join(name for name in parts if name not in sources)
@@ -68,8 +73,9 @@ def _check_part(exp, name, text):
         raise UserError(f"{exp}: no hyperparams.yaml, so not an experiment")
     theirs, ours = (plain(t) for t in (path.read_text(encoding="utf-8"), text))
     pairs = {"sample_rate": (theirs.get("sample_rate"), ours["sample_rate"])}
-    whole = name not in theirs["codec"]
-    pairs[name] = theirs["codec"] if whole else theirs["codec"][name], ours["codec"].get(name)
+    whole = "." not in name and name not in theirs["codec"]
+    if "." not in name:  # of what is within a part, names and shapes of the weights are compared
+        pairs[name] = theirs["codec"] if whole else theirs["codec"][name], ours["codec"].get(name)
     for word, (there, here) in pairs.items():
         found = difference(there, here)
         if found:

@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from pscodec.layers.hifigan import LayerNorm
 from pscodec.layers.push import PushConv, PushConvTranspose, PushPointwise
+from pscodec.layers.source import SourceFilter
 from pscodec.utils.errors import UserError
 
 # What acts on each frame (or number) by itself, as a function, a method of tensors, a module.
@@ -40,9 +41,10 @@ METHODS = {
     "clamp",
     "float",
     "to",
+    "detach",
 }
 MODULES = (
-    *(nn.Identity, nn.Dropout, LayerNorm, nn.Tanh, nn.Sigmoid),
+    *(nn.Identity, nn.Dropout, LayerNorm, nn.Tanh, nn.Sigmoid, SourceFilter),
     *(nn.LeakyReLU, nn.ReLU, nn.ELU, nn.GELU, nn.SiLU, nn.PReLU, nn.Softplus),
 )
 

@@ -14,7 +14,7 @@ from pscodec.features import RealFFT, dft, hann, magnitudes, mel_filters
 from pscodec.layers.push import PushFrames, PushOverlap
 
 
-def _margin(n_fft, hop_length):
+def margin_of(n_fft, hop_length):
     """Samples by which a frame looks beyond its own hop, on each side."""
     if n_fft < hop_length or (n_fft - hop_length) % 2:
         raise ValueError(f"an STFT of {n_fft} samples has no middle {hop_length}")
@@ -31,7 +31,7 @@ class MelFrames(nn.Module):
     def __init__(self, sample_rate, hop_length, n_fft=1024, n_mels=100, floor=0.01):
         super().__init__()
         self.sample_rate, self.hop_length, self.n_fft = sample_rate, hop_length, n_fft
-        self.n_mels, self.floor, self.margin = n_mels, floor, _margin(n_fft, hop_length)
+        self.n_mels, self.floor, self.margin = n_mels, floor, margin_of(n_fft, hop_length)
 
     def forward(self, wav):
         return self.frames(F.pad(wav, (self.margin, self.margin)))
@@ -56,7 +56,7 @@ class ComplexFrames(nn.Module):
     def __init__(self, hop_length, n_fft=1024, win_length=None):
         super().__init__()
         self.hop_length, self.n_fft, self.win_length = hop_length, n_fft, win_length or n_fft
-        self.margin = _margin(n_fft, hop_length)
+        self.margin = margin_of(n_fft, hop_length)
 
     def forward(self, wav):
         return self.transform(F.pad(wav, (self.margin, self.margin)))
@@ -81,7 +81,7 @@ class InverseSTFT(nn.Module):
 
     def __init__(self, hop_length, n_fft=1280, win_length=None):
         super().__init__()
-        self.hop_length, self.n_fft, self.margin = hop_length, n_fft, _margin(n_fft, hop_length)
+        self.hop_length, self.n_fft, self.margin = hop_length, n_fft, margin_of(n_fft, hop_length)
         self.win_length = win_length or n_fft
 
     def forward(self, x):
@@ -91,9 +91,7 @@ class InverseSTFT(nn.Module):
     def overlap(self, x):
         """-> `[B, 2, (T - 1) * hop_length + n_fft]`: sums of the windowed frames, and of their windows' squares."""
         with torch.autocast(x.device.type, enabled=False):
-            amplitude, phase = x.float().chunk(2, 1)
-            amplitude = amplitude.clamp(max=6).exp()
-            parts = amplitude * phase.cos(), amplitude * phase.sin()
+            parts = self.parts(x.float())
             window = _window(self.n_fft, self.win_length, x.device)
             if torch.onnx.is_in_onnx_export():
                 add = functools.partial(F.conv_transpose1d, stride=self.hop_length)
@@ -104,9 +102,24 @@ class InverseSTFT(nn.Module):
             wav = overlap_add(frames, self.hop_length)
             return torch.stack([wav, squares.expand_as(wav)], 1)
 
+    @staticmethod
+    def parts(x):
+        """Real and imaginary parts of the spectrum, `[B, n_fft // 2 + 1, T]` each."""
+        amplitude, phase = x.chunk(2, 1)
+        amplitude = amplitude.clamp(max=6).exp()
+        return amplitude * phase.cos(), amplitude * phase.sin()
+
     def push_form(self):
         sizes = self.hop_length, self.margin, self.n_fft
         return PushOverlap(self.overlap, 2, *sizes, end=-self.margin, finish=_divided)
+
+
+class InverseParts(InverseSTFT):
+    """The same of real parts `[B, n_fft // 2 + 1, T]` and imaginary ones, one after the other."""
+
+    @staticmethod
+    def parts(x):
+        return x.chunk(2, 1)
 
 
 def log_amplitude(spectrum, floor=1e-5):

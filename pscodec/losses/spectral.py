@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pscodec.features import LogMel
+from pscodec.features import LogMel, magnitude
 
 
 class WavL1(nn.Module):
@@ -38,6 +38,26 @@ class MultiMelL2(MultiMelL1):
 
     def forward(self, evidence):
         return sum(F.mse_loss(mel(evidence.output.wav_hat), mel(evidence.wav)) for mel in self.mels)
+
+
+class MultiSTFTL1(nn.Module):
+    """Mean over window lengths (samples) of the mean absolute difference of log magnitudes, hops a quarter of them.
+
+    Where a Mel band is wider than a pitch it still hears harmonics. `floor` as for `MultiMelL1`.
+    """
+
+    def __init__(self, windows=(512, 1024, 2048), floor=1e-5):
+        super().__init__()
+        self.windows, self.floor = windows, floor
+
+    def forward(self, evidence):
+        signals = evidence.output.wav_hat, evidence.wav
+        distances = [F.l1_loss(*(self._log(signal, window) for signal in signals)) for window in self.windows]
+        return sum(distances) / len(distances)
+
+    def _log(self, signal, window):
+        with torch.autocast(signal.device.type, enabled=False):
+            return magnitude(signal, window, window // 4).clamp(min=self.floor).log()
 
 
 class MultiMelL1LogL2(nn.Module):

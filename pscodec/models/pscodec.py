@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pscodec.models.base import Codec
-from pscodec.types import Plan, Prompt
+from pscodec.types import CodecOutput, Plan, Prompt
 
 
 class PSCodec(Codec):
@@ -28,6 +28,16 @@ class PSCodec(Codec):
         there = [names for names, part in prompt_encoders.items() if part is not None]
         self.sees = tuple(seen for seen, _ in there)
         self.side_sizes = {sent: None for _, sent in there}
+
+    def forward(self, wav: Tensor, prompt: Prompt | None = None) -> CodecOutput:
+        """As every codec's; what a decoder tells of the pitch (models/source) is among the latents, `pitch`,
+        `[B, 2, T]`, for a loss of its own."""
+        output = super().forward(wav, prompt)
+        if hasattr(self.decoder, "pitch"):
+            side = {name: output.latents[name] for name in self.side_sizes if name in output.latents}
+            told = self.decoder.pitch(self.fuse(output.latents["z_q"], side))
+            output.latents["pitch"] = torch.cat(told, 1)
+        return output
 
     def side(self, prompt: Prompt | None) -> dict[str, Tensor]:
         """The prompt as vectors: `z_vp` and `z_mel`, `[B, D, 1]` each, for those encoders that exist; {} for None."""

@@ -142,8 +142,13 @@ class GroupResidualVQ(Quantizer):
         return [layer for group in self.groups for layer in group.layers]
 
     def forward(self, z: Tensor) -> Quantized:
-        planned = self.training and self.plan and (self.drawn or self.dropout)  # a codec may have another, of tokens
+        planned = self.plan and (self.drawn or self.dropout)  # a codec may have another, of tokens
         n_q = self.plan.drawn.get("n_q", self.n_q) if planned else self.n_q
+        if isinstance(n_q, Tensor) and not self.training:
+            return self._frozen(z, n_q)
+        return self._coded(z, n_q)
+
+    def _coded(self, z, n_q):
         n_q = n_q // len(self.groups)
         parts = [group(part, n_q) for group, part in zip(self.groups, z.chunk(len(self.groups), 1), strict=True)]
         return Quantized(
@@ -151,6 +156,15 @@ class GroupResidualVQ(Quantizer):
             torch.cat([p.codes for p in parts], 1),
             sum(p.loss for p in parts) / len(parts),
         )
+
+    def _frozen(self, z, n_q):
+        """What a step that teaches others sees of codebooks that do not learn: each item's `n_q` [B] as in use, where a
+        search over paths finds other first codes for fewer. Codes are those with all."""
+        whole = self._coded(z, self.n_q)
+        z_q = whole.z_q.clone()
+        for fewer in set(n_q.tolist()) - {self.n_q}:
+            z_q[n_q == fewer] = self._coded(z[n_q == fewer], fewer).z_q
+        return Quantized(z_q, whole.codes, whole.loss)
 
     def draw(self, rng: np.random.Generator, n_items: int) -> dict[str, int | Tensor]:
         """For a step's plan: one number of codebooks, or those that each item is decoded from, `[n_items]`."""

@@ -24,6 +24,7 @@ from pscodec.brains.plan import Planner
 from pscodec.brains.start import PARENT, THETA_0, start_from
 from pscodec.data.codec import Batches, SegmentPromptDataset, collate
 from pscodec.data.scenes import Scenes
+from pscodec.inference import load_codec
 from pscodec.prompts.campplus import CAMPPlus, load_campplus
 from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError, one_line_errors
@@ -69,6 +70,16 @@ def scenes(hp, folders):
     return Scenes(weights, music, hp["mix_two"], hp["mix_three"], hp["gain"], **rooms, sample_rate=hp["sample_rate"])
 
 
+def codes_of(hp, parent):
+    """Fingerprint (hex) of the experiment whose codes stay: all but the decoder is its, and frozen; else None."""
+    parts = {name for name, part in hp["codec"].named_children() if part.state_dict()} - {"decoder"}
+    origins = {hp["start_from"].get(name) for name in parts}
+    if not parts <= set(hp["frozen"]) or len(origins) > 1 or origins & {None, THETA_0}:
+        return None
+    (origin,) = origins
+    return load_codec(parent if origin == PARENT else origin, precision=None).fingerprint.hex()
+
+
 def loaders(hp, train, dev, world):
     size, rest = divmod(hp["batch_size"], world)
     if hp["accumulation"] < 1 or rest or size % hp["accumulation"]:
@@ -94,6 +105,7 @@ def main(argv=None):
         raise UserError(
             "--parent is an experiment that start_from, a key of the configuration, takes parts of; none is"
         )
+    text = resolve(text, {"codes_of": codes_of(hp, args.parent)})
     if if_main_process():
         check_same_model(args.exp, text, anew=lambda known: resolve(compose(args.config, args.preset), known))
         write_text(args.exp / "hyperparams.yaml", text)
