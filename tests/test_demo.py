@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 
 import numpy as np
@@ -12,7 +11,7 @@ import onnxruntime
 import pytest
 import soundfile
 import torch
-from conftest import TINY, make_experiment
+from conftest import TINY, make_experiment, until
 
 from pscodec import bitstream, cli
 from pscodec.data.audio import load_audio
@@ -139,17 +138,10 @@ def page(exp, tmp_path_factory):
     return folder
 
 
-def until(condition, seconds=90):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
 def status(browser):
-    text = browser.find_element("id", "status").text
-    assert not browser.find_elements("css selector", ".error"), text
-    return text
+    element = browser.find_element("id", "status")
+    assert "error" not in element.get_attribute("class"), element.text
+    return element.text
 
 
 def load(browser, url):
