@@ -1,5 +1,6 @@
 """The page that codes speech in a browser: its graphs, its bytes, its codes."""
 
+import functools
 import signal
 import subprocess
 import sys
@@ -226,7 +227,8 @@ def test_what_the_microphone_hears_is_coded(browser, page, exp):
 def test_a_folder_is_served_here_until_it_is_interrupted(tmp_path):
     (tmp_path / "index.html").write_text("<p>a page")
     command = [sys.executable, "-m", "pscodec.cli", "demo", "--out", str(tmp_path), "--serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs would not
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heed) as program:
         assert "is there already" in program.stdout.readline()
         url = program.stdout.readline().split()[0]
         with urllib.request.urlopen(url) as answer:
