@@ -35,7 +35,9 @@ def exp(tmp_path_factory):
 
 
 def run(folder, name, **inputs):
-    session = onnxruntime.InferenceSession(folder / f"{name}.onnx")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(folder / f"{name}.onnx", options)
     return dict(zip((node.name for node in session.get_outputs()), session.run(None, inputs), strict=True))
 
 
