@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,7 @@ def browser(tmp_path_factory, voice):
     with webdriver.Chrome(options=options, service=Service(driver)) as browser:
         browser.downloads = downloads
         browser.implicitly_wait(5)
+        browser.set_script_timeout(BOUND)
         yield browser
 
 
@@ -198,6 +200,14 @@ def folder(tmp_path):
     levels = {u.utt: 0.0 if u.spk == "c" else 0.03125 for u in utterances}
     write_table(tmp_path / "mix/utt2level", levels)
     return tmp_path / "mix"
+
+
+def until(condition):
+    """Wait for what a page does in its own time; fail where it does not come."""
+    end = time.monotonic() + 2 * BOUND
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def start(launch, *program):

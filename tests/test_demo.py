@@ -1,10 +1,10 @@
 """The page that codes speech in a browser: its graphs, its bytes, its codes."""
 
+import functools
 import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 
 import numpy as np
@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import soundfile
 import torch
-from conftest import TINY, make_experiment
+from conftest import TINY, make_experiment, until
 
 from pscodec import bitstream, cli
 from pscodec.data.audio import load_audio
@@ -35,7 +35,9 @@ def exp(tmp_path_factory):
 
 
 def run(folder, name, **inputs):
-    session = onnxruntime.InferenceSession(folder / f"{name}.onnx")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(folder / f"{name}.onnx", options)
     return dict(zip((node.name for node in session.get_outputs()), session.run(None, inputs), strict=True))
 
 
@@ -139,17 +141,10 @@ def page(exp, tmp_path_factory):
     return folder
 
 
-def until(condition, seconds=90):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
 def status(browser):
-    text = browser.find_element("id", "status").text
-    assert not browser.find_elements("css selector", ".error"), text
-    return text
+    element = browser.find_element("id", "status")
+    assert "error" not in element.get_attribute("class"), element.text
+    return element.text
 
 
 def load(browser, url):
@@ -234,7 +229,8 @@ def test_what_the_microphone_hears_is_coded(browser, page, exp):
 def test_a_folder_is_served_here_until_it_is_interrupted(tmp_path):
     (tmp_path / "index.html").write_text("<p>a page")
     command = [sys.executable, "-m", "pscodec.cli", "demo", "--out", str(tmp_path), "--serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs would not
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heed) as program:
         assert "is there already" in program.stdout.readline()
         url = program.stdout.readline().split()[0]
         with urllib.request.urlopen(url) as answer:

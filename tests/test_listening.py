@@ -2,12 +2,12 @@
 
 import json
 import math
-import time
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from conftest import until
 
 from pscodec import cli
 from pscodec.data.audio import save_audio
@@ -242,13 +242,6 @@ def listen(browser):
         sound.find_element("css selector", "button").click()
         until(lambda sound=sound: "heard" in sound.get_attribute("class"))
     return [sound.get_attribute("id").removeprefix("sound-") for sound in sounds(browser)]
-
-
-def until(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def results_of(browser, listener):

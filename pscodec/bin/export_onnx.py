@@ -92,7 +92,9 @@ def export(graph, path):
                 torch.onnx.export(graph, graph.example(FRAMES[0]), partial, **named, opset_version=OPSET, dynamo=False)
             except torch.onnx.errors.OnnxExporterError as error:
                 raise UserError(f"{path}: ONNX cannot say this: {str(error).splitlines()[0]}") from None
-        session = onnxruntime.InferenceSession(partial, providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(partial, options, providers=["CPUExecutionProvider"])
         distances = [_distances(session, graph, graph.example(frames)) for frames in FRAMES]
         for name, *errors in zip(graph.outputs, *distances, strict=True):
             if not max(errors) <= (CODE_ERRORS if name == "codes" else ERROR):

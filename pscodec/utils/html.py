@@ -52,6 +52,7 @@ def page(title, body, style="", end=""):
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
+        f'<link rel="icon" href="data:,">\n'
         f"<style>{CSS}{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n{end}</body>\n</html>\n"
     )
 
