@@ -18,8 +18,9 @@
 #   --corpus NAME                  mini | libritts | ljspeech, vctk, aishell3 (tests only) | a folder | none: your own data dirs  (mini)
 #   --test-speakers N              speakers of a folder kept for test                            (a twentieth)
 #   --parts LIST                   parts of LibriTTS, comma separated                            (all)
-#   --config FILE                  the codec, or what of it differs                              (conf/pscodec_base.yaml)
-#   --preset NAME                  conf/presets/NAME.yaml laid over it; paper: nothing is        (mini for mini, else paper)
+#   --config FILE                  the codec, or what of it differs                              (mini: conf/pscodec_frames.yaml, else conf/pscodec_base.yaml)
+#   --preset NAME                  conf/presets/NAME.yaml laid over it; paper: nothing is        (mini: frames for conf/pscodec_frames.yaml,
+#                                  mini for others; else paper)
 #   --exp DIR                      the experiment                                                (exp/CONFIG_CORPUS)
 #   --data DIR, --downloads DIR    where data dirs and corpora are                               (data/CORPUS, downloads)
 #   --train-set, --dev-set, --test-sets "A B"   names of data dirs in --data
@@ -52,7 +53,7 @@ stop_stage=7
 corpus=mini
 parts=
 test_speakers=
-config=conf/pscodec_base.yaml
+config=
 preset=
 exp=
 data=
@@ -87,7 +88,12 @@ case $corpus in
     *) name=$(basename "$corpus"); [ -d "$corpus" ] || { echo "error: no corpus '$corpus': mini, libritts, ljspeech, vctk, aishell3, none, or a folder" >&2; exit 1; } ;;
 esac
 [ "$compare" = unset ] || others=$compare
-preset=${preset:-$([ "$corpus" = mini ] && echo mini || echo paper)}
+if [ "$corpus" = mini ]; then
+    config=${config:-conf/pscodec_frames.yaml}
+    [ "$(basename "$config")" = pscodec_frames.yaml ] && preset=${preset:-frames} || preset=${preset:-mini}
+fi
+config=${config:-conf/pscodec_base.yaml}
+preset=${preset:-paper}
 data=${data:-data/$name}
 exp=${exp:-exp/$(basename "$config" .yaml)_$name}
 train_set=${train_set:-train}
