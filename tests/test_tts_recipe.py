@@ -186,7 +186,7 @@ def test_one_sentence(walked, tmp_path, capsys):
     for more, message in (
         (["--text", "ab hum"], "they need its text"),
         (["--text", " ", "--prompt-text", "aa"], "an empty text"),
-        (["--text", "xyz", "--prompt-text", "aa"], "'x' in 'xyz'"),
+        (["--text", "xyz", "--prompt-text", "aa"], "'xyz' in 'xyz'"),
         (["--text", "ab", "--prompt-text", "aa", "--codec", "pscodec_small_24k"], "not the codec whose codes"),
     ):
         with pytest.raises(SystemExit, match=message):
