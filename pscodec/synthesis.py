@@ -111,7 +111,7 @@ class Synthesiser:
         voice = voice if isinstance(voice, Voice) else self.hear(voice)
         units = torch.tensor([voice.units + self.units(text)], device=self.device)
         rng = torch.Generator(self.device).manual_seed(seed)
-        most = round(longest * self.coder.model.frame_rate)
+        most = max(1, int(longest * self.coder.model.frame_rate))
         first, ended, worth = write_codes(self.first, units, voice.codes[:, 0], sampling or Sampling(), rng, most)
         codes = first[None] if self.rest is None else self.rest.fill(units, first[None], voice.codes)[0]
         return Spoken(self.say(codes, voice.header), codes, ended, worth)
