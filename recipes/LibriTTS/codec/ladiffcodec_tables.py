@@ -79,7 +79,7 @@ def train(args, name, config, options, parent=None):
         safe = {key: YAML(typ="safe", pure=True).load(value) for key, value in options.items()}
         values = scalars(resolve(compose(HERE / config, presets), safe))
         options |= {key: str(value) for key, value in scaled(values, args.budget).items()}
-    words = " ".join(f"--{key} {shlex.quote(value)}" for key, value in options.items())
+    words = " ".join(f"--{key} {value}" for key, value in options.items())  # which run.sh splits at spaces
     stages = ["--stage", "2", "--stop-stage", "4" if parent else "3"]
     run = ["bash", HERE / "run.sh", "--config", config, "--exp", exp, "--corpus", args.corpus, "--preset", args.preset]
     run += [*stages, "--train-args", words, *(["--parent", parent] if parent else [])]
