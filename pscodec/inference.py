@@ -1,6 +1,6 @@
 """A trained codec in use: an experiment folder becomes something that codes speech.
 
-    codec = pscodec.load_codec("exp/pscodec_base_mini")
+    codec = pscodec.load_codec("exp/pscodec_frames_mini")
     stream = codec.encode(wav, sample_rate, prompt="alice.wav")
     wav = codec.decode(stream)
 

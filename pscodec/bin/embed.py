@@ -1,6 +1,6 @@
 """Stage 2 of separation: the embeddings of mixtures and their sources by a codec's encoder, computed once.
 
-  python -m pscodec.bin.embed --exp ../../LibriTTS/codec/exp/pscodec_base_mini --data data/mini/train
+  python -m pscodec.bin.embed --exp ../../LibriTTS/codec/exp/pscodec_frames_mini --data data/mini/train
 
 Writes DATA/embeddings/FINGERPRINT_NORMALISE/embeddings.{json,f16.bin}, memory-mapped in training; see
 pscodec.data.embeddings. What is there and of the same codec and mixtures is checked against recomputation of a few and

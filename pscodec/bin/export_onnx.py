@@ -1,6 +1,6 @@
 """A trained codec for other runtimes: encoder and decoder as ONNX, its weights as safetensors.
 
-    python -m pscodec.bin.export_onnx --exp exp/pscodec_base_mini --out onnx --safetensors
+    python -m pscodec.bin.export_onnx --exp exp/pscodec_frames_mini --out onnx --safetensors
 
 Writes, in fp32, for any length and batch:
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from pscodec.commands.many import add_precision
 
 DETAILS = """
-  pscodec bench --exp exp/pscodec_base_mini
+  pscodec bench --exp exp/pscodec_frames_mini
   pscodec bench --config conf/pscodec_base.yaml --threads 1 2 --precision fp32 bf16     random weights will do
 
 `model` is waveform to codes and back in memory, `file` WAV file to .psc file and back, the speaker enrolled before.

@@ -4,7 +4,7 @@ from pscodec import released
 
 DETAILS = """
   pscodec info speech.psc alice.psp        bytes and bit/s of codes, side information and container
-  pscodec info exp/pscodec_base_mini       a codec: its rates, size and algorithmic latency
+  pscodec info exp/pscodec_frames_mini       a codec: its rates, size and algorithmic latency
 """
 
 

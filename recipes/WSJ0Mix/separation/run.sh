@@ -13,7 +13,7 @@
 #
 # The mini corpus is a closed set: train, dev and test are the same four voices of three people. What is learned on it
 # says nothing about talkers that were never heard. --codec takes a codec of your own:
-#   bash run.sh --codec ../../LibriTTS/codec/exp/pscodec_base_mini
+#   bash run.sh --codec ../../LibriTTS/codec/exp/pscodec_frames_mini
 #
 # Stages
 #   0 corpus and codec on disk   1 data dirs and mixtures   2 embeddings   3 train   4 train again (--finetune)
