@@ -203,11 +203,12 @@ def folder(tmp_path):
 
 
 def until(condition):
-    """Wait for what a page does in its own time; fail where it does not come."""
+    """Wait for what a page does in its own time, and return it; fail where it does not come."""
     end = time.monotonic() + 2 * BOUND
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < end
         time.sleep(0.1)
+    return found
 
 
 def start(launch, *program):

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "features": GROUND,
     "layers": GROUND,
     "layers.spectrum": GROUND | {"features", "layers"},
+    "layers.source": GROUND | {"features", "layers"},
     "profile": GROUND | {"packets"},
     "packets": GROUND,
     "bitstream": GROUND | {"packets", "profile"},

@@ -247,8 +247,15 @@ def listen(browser):
 def results_of(browser, listener):
     """The file that the page saves."""
     browser.find_element("id", "save").click()
-    until(lambda: list(browser.downloads.glob(f"listening_*_{listener}.json")))
-    return next(browser.downloads.glob(f"listening_*_{listener}.json"))
+    return until(lambda: next(filter(written, browser.downloads.glob(f"listening_*_{listener}.json")), None))
+
+
+def written(path):
+    """Whether all of it is there."""
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError:
+        return False
 
 
 def test_a_listener_clicks_through_mushra(browser, mushra, capsys):

@@ -240,6 +240,7 @@ class CodecBrain(Loop):
 
     def on_stage_start(self, stage, epoch):
         self.hparams.losses.train(stage == sb.Stage.TRAIN)
+        self.planner.tell(None)  # nothing of a training step is left to validation
         self.valid_sums, self.valid_count, self.example = defaultdict(float), 0, None
 
     def evaluate_batch(self, batch, stage):

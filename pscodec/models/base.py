@@ -67,6 +67,8 @@ class Codec(nn.Module):
         self.frozen = tuple(parts)
         for name in parts:
             self.get_submodule(name).requires_grad_(False)
+        if "quantizer" in parts:
+            self.quantizer.frozen = True
         self.train(self.training)
 
     def train(self, mode: bool = True):

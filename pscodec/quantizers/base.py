@@ -22,6 +22,7 @@ class Quantizer(nn.Module):
     codebook_size: int
     n_q_choices: range | list[int]
     _n_q: int | None = None  # None: all
+    frozen = False  # in a training that others learn in
 
     @property
     def n_groups(self) -> int:

@@ -142,10 +142,11 @@ class GroupResidualVQ(Quantizer):
         return [layer for group in self.groups for layer in group.layers]
 
     def forward(self, z: Tensor) -> Quantized:
-        planned = self.plan and (self.drawn or self.dropout)  # a codec may have another, of tokens
+        # a codec may have another quantizer, of tokens, to which the plan says nothing
+        planned = (self.training or self.frozen) and self.plan and (self.drawn or self.dropout)
         n_q = self.plan.drawn.get("n_q", self.n_q) if planned else self.n_q
-        if isinstance(n_q, Tensor) and not self.training:
-            return self._frozen(z, n_q)
+        if isinstance(n_q, Tensor) and self.frozen:
+            return self._as_in_use(z, n_q)
         return self._coded(z, n_q)
 
     def _coded(self, z, n_q):
@@ -157,7 +158,7 @@ class GroupResidualVQ(Quantizer):
             sum(p.loss for p in parts) / len(parts),
         )
 
-    def _frozen(self, z, n_q):
+    def _as_in_use(self, z, n_q):
         """What a step that teaches others sees of codebooks that do not learn: each item's `n_q` [B] as in use, where a
         search over paths finds other first codes for fewer. Codes are those with all."""
         whole = self._coded(z, self.n_q)
