@@ -11,10 +11,11 @@ from conftest import until
 
 from pscodec import cli
 from pscodec.data.audio import save_audio
+from pscodec.data.recordings import find_recordings
 from pscodec.listening import make as making
 from pscodec.listening.make import Key, make, read_key
 from pscodec.listening.results import distrust, read_results, summarise
-from pscodec.listening.sounds import anchor, excerpts, faded, recordings
+from pscodec.listening.sounds import anchor, excerpts, faded
 from pscodec.utils.errors import UserError
 from pscodec.utils.web import bundle
 
@@ -50,7 +51,7 @@ def test_the_low_anchor_keeps_to_bs_1534():
 
 
 def test_excerpts_are_the_same_stretch_of_all(folders):
-    found = [recordings(folders / name)["bravo"] for name in ("ref", "near", "far")]
+    found = [find_recordings(folders / name)["bravo"] for name in ("ref", "near", "far")]
     (ref, near, far), rate = excerpts(found, 0.25, None, np.random.default_rng(3))
     assert rate == RATE and len(ref) == len(near) == len(far) == 4000
     inner = slice(160, -160)  # what is not faded
@@ -65,8 +66,8 @@ def test_recordings_that_are_not_of_one_utterance_are_refused(folders, tmp_path)
     with pytest.raises(UserError, match=r"alpha.wav: 0.50 s shorter than .*ref/alpha.wav"):
         make(tmp_path / "test", {"short": tmp_path}, folders / "ref")
     soundfile.write(tmp_path / "alpha.flac", np.zeros(8), RATE)
-    with pytest.raises(UserError, match="two recordings of one name"):
-        recordings(tmp_path)
+    with pytest.raises(UserError, match="two recordings are called alpha"):
+        find_recordings(tmp_path)
 
 
 # ---- the folder of a test
@@ -123,7 +124,7 @@ def test_what_a_test_cannot_be_made_of(folders, tmp_path, capsys):
         ([near], "a MUSHRA test needs a reference"),
         ([near, near, "--kind", "mos"], "two systems are called near"),
         ([f"reference={near}", "--kind", "mos"], "none that is called reference"),
-        ([near, str(empty), "--kind", "mos"], "empty: not a folder with recordings"),
+        ([near, str(empty), "--kind", "mos"], "empty: no recordings"),
         ([near, "--kind", "mos", "--number", "0"], "at least 1"),
     ):
         with pytest.raises(SystemExit, match=message):

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from pscodec.data.audio import save_audio
-from pscodec.listening.sounds import anchor, excerpts, recordings
+from pscodec.data.recordings import find_recordings
+from pscodec.listening.sounds import anchor, excerpts
 from pscodec.utils.errors import UserError
 from pscodec.utils.files import write_text
 from pscodec.utils.html import CONTROLS, page
@@ -95,7 +96,7 @@ def make(
         raise UserError("a test needs a system, and none that is called reference")
     labels = {f"anchor {cutoff:g} Hz": cutoff for cutoff in sorted(anchors)} if kind == "mushra" else {}
     heard = ({REFERENCE: reference} if reference else {}) | systems
-    found = {name: recordings(path) for name, path in heard.items()}
+    found = {name: find_recordings(path) for name, path in heard.items()}
     common = sorted(set.intersection(*map(set, found.values())))
     if not common:
         raise UserError(f"no recording is in all of {' '.join(str(path) for path in heard.values())}")

@@ -1,38 +1,15 @@
 """What listeners hear: excerpts of recordings, the same place of each system's, and low-passed anchors."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from scipy.signal import firwin, kaiserord
 
-from pscodec.data.audio import SUFFIXES, load_audio
-from pscodec.data.kaldi import Utterance, read_data_dir
+from pscodec.data.audio import load_audio
 from pscodec.utils.errors import UserError
 
 FADE = 0.01  # seconds in and out of an excerpt
 SLACK = 0.1  # seconds by which two systems' recordings of an utterance may differ in length
 TRANSITION, ATTENUATION = 500.0, 60.0  # of an anchor's filter: Hz from its cutoff on, dB beyond
-
-
-def recordings(folder):
-    """`{utt: Utterance}` of a Kaldi data folder, or of the audio files below `folder`, by their path without suffix.
-
-    Raises UserError for a folder without any, or with two files of one name.
-    """
-    folder = Path(folder)
-    if (folder / "wav.scp").is_file():
-        return read_data_dir(folder)
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and path.is_file():
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            if name in found:
-                raise UserError(f"{folder}: {found[name].path} and {path} are two recordings of one name")
-            found[name] = Utterance(name, "", str(path), 0.0)
-    if not found:
-        raise UserError(f"{folder}: not a folder with recordings")
-    return found
 
 
 def excerpts(utterances, seconds, sample_rate, rng):
