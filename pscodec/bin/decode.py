@@ -27,6 +27,7 @@ from pscodec.data.audio import load_audio, resample, save_audio
 from pscodec.data.kaldi import read_data_dir, write_table
 from pscodec.data.prompts import Prompts
 from pscodec.inference import load_codec
+from pscodec.scoring import spread
 from pscodec.utils import ranks
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
@@ -44,9 +45,8 @@ def decode_split(coder, folder, out, condition=None, allow_pipes=False, max_utts
     prompt has no features (stage 2 could not read it) are named and left out.
     """
     utterances, model = read_data_dir(folder, allow_pipes), coder.model
-    if max_utts and max_utts < len(utterances):
-        ids = sorted(utterances)
-        utterances = {u: utterances[u] for u in (ids[i * len(ids) // max_utts] for i in range(max_utts))}
+    if max_utts:
+        utterances = {utt: utterances[utt] for utt in spread(sorted(utterances), max_utts)}
     prompts = Prompts(folder, model.sees, coder.prompt, allow_pipes) if model.takes_prompt else None
     for utt in [utt for utt in utterances if prompts and prompts.source(utt, condition) is None]:
         print(f"left out: {utt}: its prompt {prompts.names.get(utt, '')} has no features")

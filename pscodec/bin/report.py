@@ -22,9 +22,8 @@ from pscodec.utils import html
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 
-ARROWS = dict.fromkeys(
-    ("mcd", "mcd_linear", "wer", "cer", "dwer", "dcer"), "↓"
-)  # lower is better; for all others higher is
+# Lower is better; for all others higher is.
+ARROWS = dict.fromkeys(("mcd", "mcd_linear", "wer", "cer", "dwer", "dcer"), "↓")
 COLUMNS = {  # the paper's columns have the same names
     "bitrate_codes": "codes<br>bit/s",
     "bitrate_total": "all bytes<br>bit/s",

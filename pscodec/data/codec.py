@@ -159,22 +159,15 @@ class SegmentPromptDataset(Dataset):
         return starts[min(int(place * len(starts)), len(starts) - 1)]
 
 
-class Batches(Sampler):
-    """Batches of (pass, index) keys: shuffled passes over `n` items, strung together and cut into epochs.
+class Epochs(Sampler):
+    """Batches without end, cut into epochs of `steps`.
 
-    `steps` batches an epoch (None: one pass, its last incomplete batch dropped). The order is a function of (seed,
-    pass). `skip` batches of the next epoch are left out: a resumed run sets it to the step it had reached.
-    `total` batches all told (None: no end): the last epoch may be shorter.
-    `rank`, `world`: this process takes every `world`-th batch of a global batch `world` times as large.
+    `total` batches all told (None: no end): the last epoch may be shorter. `skip` batches of the next epoch are left
+    out: a resumed run sets it to the step it had reached.
     """
 
-    def __init__(self, n, batch_size, steps=None, seed=0, shuffle=True, rank=0, world=1, total=None):
-        if n < 1:
-            raise UserError("no utterances to train on")
-        self.n, self.batch_size, self.seed, self.shuffle = n, batch_size, seed, shuffle
-        self.rank, self.world = rank, world
-        self.steps = steps or max(1, n // (batch_size * world))
-        self.total = total
+    def __init__(self, steps, total=None):
+        self.steps, self.total = steps, total
         self.epoch, self.skip = 1, 0
 
     def set_epoch(self, epoch):
@@ -183,6 +176,22 @@ class Batches(Sampler):
     def __len__(self):
         left = self.steps if self.total is None else self.total - (self.epoch - 1) * self.steps
         return max(0, min(self.steps, left))
+
+
+class Batches(Epochs):
+    """Batches of (pass, index) keys: shuffled passes over `n` items, strung together and cut into epochs.
+
+    `steps` batches an epoch (None: one pass, its last incomplete batch dropped), `total` all told. The order is a
+    function of (seed, pass).
+    `rank`, `world`: this process takes every `world`-th batch of a global batch `world` times as large.
+    """
+
+    def __init__(self, n, batch_size, steps=None, seed=0, shuffle=True, rank=0, world=1, total=None):
+        if n < 1:
+            raise UserError("no utterances to train on")
+        self.n, self.batch_size, self.seed, self.shuffle = n, batch_size, seed, shuffle
+        self.rank, self.world = rank, world
+        super().__init__(steps or max(1, n // (batch_size * world)), total)
 
     def __iter__(self):
         first, self.skip = self.skip, 0

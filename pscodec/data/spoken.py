@@ -5,8 +5,9 @@ import zlib
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
+from pscodec.data.codec import Epochs
 from pscodec.data.codes import read_codes, read_note
 from pscodec.data.kaldi import read_data_dir, read_table
 from pscodec.data.text import PAD
@@ -83,7 +84,7 @@ def collate(items):
     return {**batch, "codes": pad([item["codes"].T for item in items], True, -1).transpose(1, 2)}
 
 
-class DurationBatches(Sampler):
+class DurationBatches(Epochs):
     """Batches of (pass, index) keys, each of at most `most` seconds with its padding; items last `seconds` (a list).
 
     In a pass, items of about one length stand together: shuffled, sorted in pools of `pool`, cut, the batches
@@ -97,17 +98,9 @@ class DurationBatches(Sampler):
         if not seconds or max(seconds) > most:
             longest = max(seconds, default=0)
             raise UserError(f"batches of {most:g} s cannot hold an utterance of {longest:g} s (batch_seconds)")
-        self.rank, self.world, self.total = rank, world, total
+        self.rank, self.world = rank, world
         self.counts = []  # batches of the passes so far
-        self.steps = steps or max(1, len(self._pass(0)) // world)
-        self.epoch, self.skip = 1, 0
-
-    def set_epoch(self, epoch):
-        self.epoch = epoch
-
-    def __len__(self):
-        left = self.steps if self.total is None else self.total - (self.epoch - 1) * self.steps
-        return max(0, min(self.steps, left))
+        super().__init__(steps or max(1, len(self._pass(0)) // world), total)
 
     def __iter__(self):
         first, self.skip = self.skip, 0

@@ -14,11 +14,8 @@ from pscodec.utils.packages import find, published
 RATE = 16000
 WEIGHTS = "resemblyzer/pretrained.pt"
 SHA256 = "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e"
-FRAMES, STEP, COVERED = (
-    160,
-    77,
-    0.75,
-)  # of a window, 1.6 s; between two; what the last one must hold, unless it is alone
+FRAMES, STEP = 160, 77  # of a window, 1.6 s; from one to the next
+COVERED = 0.75  # what the last window must hold, unless it is alone
 LOUDNESS = 10 ** (-30 / 20)  # root mean square that softer signals are raised to
 
 

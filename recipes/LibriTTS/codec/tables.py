@@ -25,8 +25,8 @@ from pscodec.utils.hparams import compose, resolve
 HERE = Path(__file__).parent
 SCHEDULE = ("adversarial_start", "quantize_start", "steps_per_epoch", "ckpt_interval_steps", "log_steps")
 FREE = {"num_workers", "log_steps", "ckpt_interval_steps", "keep_checkpoints"}  # may differ without another result
-# Seconds of speech a second without and with discriminators, and minutes for stages 5 to 7: the default run on two
-# cores with AVX512-BF16, as README.md has it. Taken where no run has been measured on this machine.
+# Seconds of speech a second without and with discriminators, and minutes for stages 5 to 7: conf/pscodec_base.yaml on
+# two cores with AVX512-BF16, as RESULTS.md has it. Taken where no run has been measured on this machine.
 STATED = {"mini": (35.0, 18.0, 3.0)}
 
 
