@@ -11,5 +11,5 @@ set -euo pipefail
 case " $* " in *" --help "* | *" -h "*) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 cd "$(dirname "$0")"
 here=../../Small24k
-exec bash ../LibriTTS/codec/run.sh --config $here/conf/pscodec_small_24k.yaml --preset paper --test-speakers 40 \
+exec bash ../LibriTTS/codec/run.sh --config $here/conf/pscodec_small_24k.yaml --preset paper --test-speakers 40 --max-dev 120 \
     --exp $here/exp/pscodec_small_24k --data $here/data --downloads ../../LibriTTS/codec/downloads "$@"

@@ -17,6 +17,7 @@
 #   --stage N, --stop-stage N      first and last stage                                          (0, 7)
 #   --corpus NAME                  mini | libritts | ljspeech, vctk, aishell3 (tests only) | a folder | none: your own data dirs  (mini)
 #   --test-speakers N              speakers of a folder kept for test                            (a twentieth)
+#   --max-dev N                    utterances of dev at most, speakers taking turns              (mini: 40, else all)
 #   --parts LIST                   parts of LibriTTS, comma separated                            (all)
 #   --config FILE                  the codec, or what of it differs                              (mini: conf/pscodec_frames.yaml, else conf/pscodec_base.yaml)
 #   --preset NAME                  conf/presets/NAME.yaml laid over it; paper: nothing is        (mini: frames for conf/pscodec_frames.yaml,
@@ -53,6 +54,7 @@ stop_stage=7
 corpus=mini
 parts=
 test_speakers=
+max_dev=
 config=
 preset=
 exp=
@@ -142,7 +144,7 @@ if at 1 "data dirs in $data"; then
         "$PYTHON" ../local/prepare_data.py --validate "${dirs[@]}" --add-prompts "${pipes[@]}"
     else
         "$PYTHON" ../local/prepare_data.py --corpus "$corpus" --downloads "$downloads" --data "$data" --nj "$nj" \
-            ${test_speakers:+--test-speakers "$test_speakers"}
+            ${test_speakers:+--test-speakers "$test_speakers"} ${max_dev:+--max-dev "$max_dev"}
     fi
 fi
 
