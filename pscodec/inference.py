@@ -24,6 +24,7 @@ from pscodec.entropy.find import Languages
 from pscodec.features import FBank, LogMel
 from pscodec.models.optimise import optimise
 from pscodec.profile import Profile, Tokens, Vector, find_profile
+from pscodec.side_tokens import FILE, SideTokens
 from pscodec.streaming import StreamDecoder, StreamEncoder
 from pscodec.types import Prompt
 from pscodec.utils.errors import UserError
@@ -45,6 +46,7 @@ def load_codec(
     entropy=None,
     packet: float | None = None,
     sampling: dict | None = None,
+    vectors: bool = False,
 ) -> "Coder":
     """The `Coder` of experiment folder `exp`, of its `best` (lowest validation score) or `last` checkpoint; or of a
     released codec, by name (`pscodec_small_24k`, the default, comes with the package).
@@ -55,8 +57,9 @@ def load_codec(
     several numbers (`model.quantizer.n_q` changes it later); streams of any number are decoded in any case. `entropy`:
     the language model that packets of `packet` seconds are coded with, its file or folder, or `auto`, the one in `exp`;
     None codes them plainly, and finds those in `exp` all the same to decode with. `sampling`: how a codec that
-    generates what it decodes is to do so, where not as it is configured (models.sampling.Sampling). Raises UserError
-    in one line.
+    generates what it decodes is to do so, where not as it is configured (models.sampling.Sampling). `vectors`: send
+    prompts as vectors of 8-bit numbers, even where `exp` has codebooks that make few tokens of them (side_tokens).
+    Raises UserError in one line.
     """
     exp = released.folder(exp)
     if not (exp / "hyperparams.yaml").is_file():
@@ -83,7 +86,8 @@ def load_codec(
     model.eval()
     languages = Languages(exp, fingerprint, model, entropy)
     model = optimise(model, precision) if precision else model
-    return Coder(model, meta, exp.resolve().name, fingerprint, languages, packet)
+    tokens = SideTokens.load(exp / FILE)
+    return Coder(model, meta, exp.resolve().name, fingerprint, languages, packet, tokens, vectors)
 
 
 def _set_sampling(model, exp, sampling):
@@ -97,10 +101,22 @@ def _set_sampling(model, exp, sampling):
 
 class Coder:
     """Wraps a `Codec` for recordings. `meta` says which checkpoint it is (step, score), `name` is for people,
-    `languages` (entropy.find.Languages) has the language models for it, `packet` is the seconds of a packet."""
+    `languages` (entropy.find.Languages) has the language models for it, `packet` is the seconds of a packet, `tokens`
+    (side_tokens.SideTokens) has the codebooks of what it sends of a prompt, which with `vectors` are only read by."""
 
-    def __init__(self, model, meta=None, name="", fingerprint=None, languages=None, packet=None):
+    def __init__(
+        self,
+        model,
+        meta=None,
+        name="",
+        fingerprint=None,
+        languages=None,
+        packet=None,
+        tokens=None,
+        vectors=False,
+    ):
         self.model, self.meta, self.name = model, meta or {}, name
+        self.tokens, self.vectors = tokens or SideTokens(), vectors
         self.languages, self.packet = languages or Languages(), packet or 1.0
         self.device = next(model.parameters()).device
         self.fingerprint = fingerprint or _fingerprint(model)
@@ -128,7 +144,7 @@ class Coder:
         if not self.model.takes_prompt:
             raise UserError(f"{self._this} takes no prompt, so it has no speaker profiles")
         recordings = [load_audio(p) if isinstance(p, str | Path) else p for p in prompts]
-        sides = [self._sent(p) for p in recordings]
+        sides = [self.sent(p) for p in recordings]
         if len(sides) > 1 and any(self.model.side_sizes.values()):
             raise UserError(f"{self._this} sends tokens of a speaker, which have no mean: enroll one recording")
         means = (
@@ -137,7 +153,8 @@ class Coder:
         seconds = sum(_mono(p[0]).shape[-1] / p[1] for p in recordings if isinstance(p, tuple))
         return Profile(self._packed(means), self.fingerprint, self.name, len(prompts), seconds)
 
-    def _sent(self, prompt):
+    @torch.inference_mode()
+    def sent(self, prompt):
         """The model's side information, name -> float32 `[D]` or int64 `[N]`, of a Prompt, a path or (wav, rate)."""
         if isinstance(prompt, str | Path):
             prompt = load_audio(prompt)
@@ -147,7 +164,7 @@ class Coder:
         return {k: (z.flatten() if self.model.side_sizes[k] else z.flatten().float()).cpu() for k, z in side.items()}
 
     def _packed(self, side):
-        """`_sent`'s, as a file holds it: name -> profile.Vector or Tokens."""
+        """`sent`'s, as a profile holds it: name -> profile.Vector or Tokens."""
         sizes = self.model.side_sizes
         return {k: Tokens(z.numpy(), sizes[k]) if sizes[k] else Vector.of(z.numpy()) for k, z in side.items()}
 
@@ -159,7 +176,9 @@ class Coder:
             self._check_model(prompt, "enrolled")
             profile = prompt.hash
         elif prompt is not None and self.model.sees:
-            side = self._packed(self._sent(prompt))
+            sent = self.sent(prompt)
+            tokens = {} if self.vectors else {name: self.tokens.pack(name, z.numpy()) for name, z in sent.items()}
+            side = dict(tokens.get(name) or (name, z) for name, z in self._packed(sent).items())
         packet, entropy = self._packet, self.languages.chosen
         room = min(8 * MOST_PAYLOAD // (self.model.n_q * self.bits), int(MOST_SECONDS * self.model.frame_rate))
         if packet["frames_per_packet"] > room:
@@ -208,7 +227,9 @@ class Coder:
             profile = known[0] if known else find_profile(header.profile, paths)
             self._check_model(profile, "enrolled")
             side = profile.side
-        entries = self.model.side_sizes
+        entries, side = self.model.side_sizes, self.tokens.unpack(side)
+        if unknown := [name for name, sent in side.items() if name not in entries and isinstance(sent, Tokens)]:
+            raise UserError(f"tokens {unknown[0]}, whose codebook ({FILE}) does not lie beside {self._this}")
         wanted = {name: (z.shape[1], entries[name]) for name, z in self.silent_side.items()} if side else {}
         if {name: (sent.size, getattr(sent, "entries", None)) for name, sent in side.items()} != wanted:
             raise UserError(f"malformed header: side information that is not that of {self._this}")

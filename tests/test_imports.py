@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "layers.source": GROUND | {"features", "layers"},
     "profile": GROUND | {"packets"},
     "packets": GROUND,
+    "side_tokens": GROUND | {"profile"},
     "bitstream": GROUND | {"packets", "profile"},
     "data.audio": GROUND | {"features"},
     "data.kaldi": GROUND | {"features", "data.audio"},
@@ -42,7 +43,18 @@ MAY_IMPORT = {
     "chunks": set(),
     "separation": GROUND | {"released", "inference", "downstream", "losses", "layers", "data.audio"},
     "inference": GROUND
-    | {"released", "chunks", "models", "bitstream", "profile", "entropy", "streaming", "features", "data.audio"},
+    | {
+        "released",
+        "chunks",
+        "models",
+        "bitstream",
+        "profile",
+        "side_tokens",
+        "entropy",
+        "streaming",
+        "features",
+        "data.audio",
+    },
     "synthesis": GROUND | {"inference", "downstream", "bitstream", "data.audio", "data.text"},
     "files": GROUND | {"inference", "streaming", "bitstream", "data.audio"},
 }

@@ -118,6 +118,7 @@ def main(argv=None):
     parser.add_argument(
         "--packet", type=float, help="seconds of a packet (1; entropy coded 5), but for codecs of chunks"
     )
+    parser.add_argument("--vectors", action="store_true", help="send prompts as vectors, where the codec has tokens")
     parser.add_argument("--max-utts", type=int, help="decode at most so many utterances a split, spread evenly")
     many.add_sampling(parser)
     parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")
@@ -131,7 +132,8 @@ def main(argv=None):
     packet = args.packet
     if packet is None:
         packet = FILE_PACKET if args.entropy else 1.0
-    how = {"n_q": args.n_q, "entropy": args.entropy, "packet": packet, "sampling": dict(many.sampling(args))}
+    how = {"n_q": args.n_q, "entropy": args.entropy, "packet": packet, "vectors": args.vectors}
+    how["sampling"] = dict(many.sampling(args))
     coder = load_codec(args.exp, args.checkpoint, args.device, **how)
     out = (args.out or args.exp) / "decode"
     print(f"decoding with the {args.checkpoint} checkpoint of {args.exp}: step {coder.meta.get('step')}")

@@ -26,6 +26,7 @@ def add_arguments(parser):
     speaker.add_argument("--prompt", help="another recording of the speaker")
     speaker.add_argument("--profile", help="the speaker's .psp file (pscodec enroll)")
     speaker.add_argument("--no-prompt", action="store_true", help="send nothing of the speaker")
+    parser.add_argument("--vectors", action="store_true", help="send a prompt as vectors, where the codec has tokens")
     parser.add_argument("--n-q", type=int, help="the first so many of a codec that serves several bitrates")
     parser.add_argument("--entropy", help="language model to code packets with: its folder, or auto, the codec's own")
     parser.add_argument(
@@ -52,7 +53,7 @@ def run(args):
     packet = args.packet
     if packet is None:
         packet = FILE_PACKET if args.entropy and not waited_for else 1.0
-    more = {"entropy": args.entropy, "packet": packet}
+    more = {"entropy": args.entropy, "packet": packet, "vectors": args.vectors}
     settings = many.settings(args, **speaker, raw=args.sample_rate or 0, n_q=args.n_q, **more)
     suffixes = SUFFIXES | ({".raw", ".pcm"} if args.raw else set())
     pairs, wrong = many.tasks(args.inputs, args.output, suffixes, SUFFIX)

@@ -20,8 +20,9 @@ PIPE = "-"
 class Settings:
     """What every process needs to know: which codec and how; of whom (a path, or each recording its `own` prompt, or
     none); `raw`, the rate of samples without a header (encode) or whether to write such (decode); the codebooks to
-    code with (None: all); `entropy`: the language model, and `packet`, the seconds that it codes at once. For
-    separators: where their `codec` has moved. `sampling`: pairs, of how a codec is to generate (add_sampling)."""
+    code with (None: all); `entropy`: the language model, and `packet`, the seconds that it codes at once; `vectors`:
+    prompts are not sent as tokens. For separators: where their `codec` has moved. `sampling`: pairs, of how a codec is
+    to generate (add_sampling)."""
 
     exp: str
     which: str
@@ -35,6 +36,7 @@ class Settings:
     n_q: int | None = None
     entropy: str | None = None
     packet: float | None = None
+    vectors: bool = False
     codec: str | None = None
     sampling: tuple = ()
 
@@ -130,7 +132,7 @@ def codec(settings):
 
     keep_memory()
     how = (settings.which, settings.device, settings.precision, settings.n_q, settings.entropy, settings.packet)
-    return load_codec(settings.exp, *how, dict(settings.sampling))
+    return load_codec(settings.exp, *how, dict(settings.sampling), settings.vectors)
 
 
 def run(work, pairs, wrong, settings, jobs, desc, load=codec):

@@ -6,6 +6,7 @@ middle N seconds of the normal prompt; the others are the keys of `CONDITIONS`.
 
 import re
 import zlib
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -46,8 +47,7 @@ class Prompts:
 
     def __init__(self, folder, sees, featurise=None, allow_pipes=False):
         self.utterances = read_data_dir(folder, allow_pipes)
-        self.featurise = featurise
-        self.names = read_table(folder / "utt2prompt")
+        self.folder, self.featurise = folder, featurise
         self.speakers = read_table(folder / "utt2spk")
         self.features = self._made(folder, sees)
         self.known = set(self.utterances).intersection(*self.features.values())
@@ -64,6 +64,11 @@ class Prompts:
                 return {}
             features[made[0]] = load_matrices(folder / f"{made[0]}.scp")
         return features
+
+    @cached_property
+    def names(self):
+        """Whose utterance is whose prompt; none is needed where each is its own."""
+        return read_table(self.folder / "utt2prompt")
 
     def source(self, utt: str, condition: str | None = None) -> str | None:
         """The utterance that `utt`'s prompt is (made of); None where it has no features."""

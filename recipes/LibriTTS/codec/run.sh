@@ -33,6 +33,7 @@
 #   --entropy true|false           after training, train a language model of the codec's codes into EXP/entropy, and entropy
 #                                  code in stage 5, which then says what that saves               (false)
 #   --entropy-args "..."           options for train_language.py                                 (none)
+#   --side-tokens true|false       after training, learn few tokens for what prompts send (bin/learn_side); stage 5 sends these   (false)
 #   --decode-args "..."            options for bin/decode in stage 5: --sampler dpm --steps 10 of LaDiffCodec    (none)
 #   --checkpoint best|last         what stage 5 decodes                                          (best)
 #   --compare "A B:1"              codecs for stages 5 to 7 beside this one: experiments or released ones; :K, of K codebooks
@@ -55,6 +56,7 @@ corpus=mini
 parts=
 test_speakers=
 max_dev=
+side_tokens=false
 config=
 preset=
 exp=
@@ -198,6 +200,9 @@ compared=()
 for other in $others; do compared+=("$(beside "$other")"); done
 
 if at 5 "code and decode ($test_sets)"; then
+    if [ "$side_tokens" = true ]; then
+        "$PYTHON" -m pscodec.bin.learn_side --exp "$exp" --data-dir "$data/$train_set" --held-out "$data/$dev_set" --checkpoint "$checkpoint" "${pipes[@]}"
+    fi
     decode() { launch -m pscodec.bin.decode --data "$data" --splits "$test_sets" "${pipes[@]}" "$@"; }
     coded=()
     [ "$entropy" = false ] || coded=(--entropy auto)
