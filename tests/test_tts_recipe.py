@@ -85,9 +85,9 @@ def test_it_learns_to_align_and_to_read_what_it_never_saw(train, place, tmp_path
     assert accuracy > 0.6  # of codes to new texts, of three frames a letter, whose first the durations may miss
 
 
-@pytest.mark.parametrize("config", ["base", "nar"])
-def test_a_run_that_was_stopped_goes_on_to_the_same_weights(config, train, place, tmp_path):
-    keys = {"steps_per_epoch": 3, "decay": 0, "prompted": 0.5}
+@pytest.mark.parametrize(("config", "optimizer"), [("base", "adamw"), ("nar", "adamw"), ("base", "scaled_adam")])
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(config, optimizer, train, place, tmp_path):
+    keys = {"steps_per_epoch": 3, "decay": 0, "prompted": 0.5, "optimizer_name": optimizer}
     whole = train(config, tmp_path / "whole", place, total_steps=6, **keys)
     train(config, tmp_path / "halves", place, total_steps=3, **keys)
     halves = train(config, tmp_path / "halves", place, total_steps=6, **keys)
@@ -97,6 +97,32 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(config, train, place
         (folder,) = [path for path in (exp / "save").glob("CKPT*") if "step: 6" in (path / "CKPT.yaml").read_text()]
         states.append(torch.load(folder / "valle.ckpt", weights_only=True))
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def loss_after(exp):
+    """What validation said last."""
+    log = (exp / "train_log.txt").read_text().splitlines()
+    return float(next(line for line in reversed(log) if "validation loss" in line).split("loss ")[1].split()[0])
+
+
+def test_scaled_adam_learns_too_and_other_names_are_refused(train, place, tmp_path):
+    keys = {"steps_per_epoch": 40, "dropout": 0, "optimizer_name": "scaled_adam", "scaled_warmup": 10}
+    assert loss_after(train("base", tmp_path / "exp", place, total_steps=40, **keys)) < 0.8 * np.log(17)
+    with pytest.raises(SystemExit, match="optimizer_name is adamw or scaled_adam, not 'sgd'"):
+        train("base", tmp_path / "other", place, total_steps=1, optimizer_name="sgd")
+
+
+def test_a_run_of_an_older_program_goes_on(train, place, tmp_path):
+    train("base", tmp_path / "exp", place, total_steps=1, steps_per_epoch=1)
+    path = tmp_path / "exp/hyperparams.yaml"
+    text = path.read_text()
+    for new in ("optimizer_name", "find_unused_parameters", "scaled_lr", "eden_steps"):
+        text = "".join(line for line in text.splitlines(True) if not line.startswith(f"{new}:"))
+    path.write_text(text)
+    train("base", tmp_path / "exp", place, total_steps=2, steps_per_epoch=1)
+    assert "going on from step 1" in (tmp_path / "exp/train_log.txt").read_text()
+    with pytest.raises(SystemExit, match="was trained with another configuration .optimizer_name"):
+        train("base", tmp_path / "exp", place, total_steps=3, steps_per_epoch=1, optimizer_name="scaled_adam")
 
 
 def test_codes_of_two_codecs_and_changed_units_are_refused(train, place, tmp_path):

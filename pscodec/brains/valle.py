@@ -23,7 +23,10 @@ class ValleBrain(SingleLoop):
         # a function of (seed, step), as all that is left to chance but dropout
         rng = torch.Generator().manual_seed(self.hparams.seed * 1_000_003 + self.optimizer_step)
         nats, _, count = self._judge(batch, self.valle.draw(rng, int(there.sum(1).min())), self.training_ctx)
-        return nats / count, int(there.sum())
+        total = count.detach().clone()
+        if torch.distributed.is_initialized():  # a code weighs the same in all processes, whose gradients are averaged
+            torch.distributed.all_reduce(total)
+        return nats * self.world / total, int(there.sum())
 
     def _judge(self, batch, turn, context):
         batch = {name: x.to(self.device, non_blocking=True) for name, x in batch.items()}

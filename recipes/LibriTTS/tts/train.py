@@ -8,6 +8,8 @@ Any scalar of conf/base.yaml can be given as an option. The folder then holds hy
 text units, save/CKPT*, train_log.txt, curves.tsv and tensorboard/.
 """
 
+import functools
+
 import torch
 from ruamel.yaml import YAML
 from speechbrain.utils.distributed import if_main_process
@@ -42,6 +44,16 @@ def datasets(keys, units, overfit=None):
     return train, dev
 
 
+def rates(hp, batches):
+    """The optimizer's and the scheduler's constructors, as the key `optimizer_name` says."""
+    if hp["optimizer_name"] == "adamw":
+        return {}
+    if hp["optimizer_name"] != "scaled_adam":
+        raise UserError(f"optimizer_name is adamw or scaled_adam, not {hp['optimizer_name']!r}")
+    eden = functools.partial(hp["scaled_scheduler"], steps_per_pass=batches.steps_per_pass)
+    return {"optimizer": hp["scaled_optimizer"], "scheduler": eden}
+
+
 def facts(units, codes):
     """What the configuration leaves to the units and the codes."""
     known = {name: codes.facts[name] for name in ("codebook_size", "n_q")}
@@ -61,7 +73,8 @@ def main(argv=None):
     torch.manual_seed(keys["seed"])  # before anything is built
     hp = build(text)
     if if_main_process():
-        check_same_model(args.exp, text, FREE_TO_CHANGE | {"total_steps", "max_minutes", "codec", "units"})
+        free = FREE_TO_CHANGE | {"total_steps", "max_minutes", "codec", "units"}
+        check_same_model(args.exp, text, free, anew=lambda known: resolve(composed, known))
         write_text(args.exp / "hyperparams.yaml", text)
         units.save(args.exp / "units")
 
@@ -74,6 +87,7 @@ def main(argv=None):
         total=hp["total_steps"],
         **place,
     )
+    hp |= rates(hp, batches)
     dev_batches = DurationBatches(dev.seconds, max(seconds, max(dev.seconds)), shuffle=False)
 
     def introduce(say):
