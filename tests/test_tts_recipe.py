@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ROOT, make_experiment
+from conftest import BOUND, ROOT, make_experiment
 from test_spoken import spoken
 from test_ticodec import TINY as TINY_TICODEC
 
@@ -97,6 +97,28 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(config, optimizer, t
         (folder,) = [path for path in (exp / "save").glob("CKPT*") if "step: 6" in (path / "CKPT.yaml").read_text()]
         states.append(torch.load(folder / "valle.ckpt", weights_only=True))
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_torchrun_trains_in_two_processes_and_goes_on_to_the_same_weights(place, tmp_path):
+    def run(exp, steps):
+        keys = {f"{name}_dir": place / name / "data" for name in ("train", "dev")}
+        keys |= {f"{name}_codes": place / name / "codes" for name in ("train", "dev")}
+        keys |= {"units": place / "units", "batch_seconds": 40, "precision": "fp32", **SMALL}
+        keys |= {"total_steps": steps, "steps_per_epoch": 2, "decay": 0, "prompted": 0.5, "device": "cpu"}
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        command = [*launch, RECIPE / "train.py", RECIPE / "conf/nar.yaml", "--exp", exp, *words(keys)]
+        environ = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environ, timeout=BOUND)
+        assert done.returncode == 0, done.stderr[-2000:]
+        (folder,) = [p for p in (exp / "save").glob("CKPT*") if f"step: {steps}" in (p / "CKPT.yaml").read_text()]
+        return done.stdout, torch.load(folder / "valle.ckpt", weights_only=True)
+
+    _, whole = run(tmp_path / "whole", 4)
+    _, half = run(tmp_path / "halves", 2)
+    told, both = run(tmp_path / "halves", 4)
+    assert "going on from step 2" in told and told.count("validation loss") == 1  # of the first process alone
+    assert all(torch.equal(whole[name], both[name]) for name in whole)
+    assert not all(torch.equal(half[name], both[name]) for name in half)
 
 
 def loss_after(exp):
