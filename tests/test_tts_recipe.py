@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -14,11 +15,12 @@ from conftest import BOUND, ROOT, make_experiment
 from test_spoken import spoken
 from test_ticodec import TINY as TINY_TICODEC
 
-from pscodec.bin import align, synthesise
+from pscodec.bin import align, evaluate, synthesise
 from pscodec.data.audio import load_audio, save_audio
-from pscodec.data.kaldi import read_table
+from pscodec.data.kaldi import Utterance, read_table, write_data_dir, write_table
 from pscodec.data.text import learn_units
 from pscodec.downstream.sampling import Sampling
+from pscodec.metrics.summary import read_scores
 from pscodec.synthesis import load_synthesiser
 from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.hparams import build_only, compose, resolve
@@ -221,6 +223,58 @@ def test_a_list_is_spoken_once_and_the_same_again(walked, capsys):
     assert path.stat().st_mtime_ns != before and torch.equal(load_audio(path)[0], wav)
     synthesise.main([*options, "--seed", "1"])
     assert not torch.equal(load_audio(path)[0], wav)
+
+
+@pytest.fixture(scope="module")
+def voices(walked):
+    """A test set of both speakers, three utterances each, of which one has a symbol that training did not have."""
+    root, _ = walked
+    utterances = []
+    for i in range(6):
+        spk, text = "ab"[i % 2], "ab hum." if i != 2 else "ab hum?"
+        utterances.append(Utterance(f"{spk}-{i}", spk, str(root / f"corpus/{spk}/{i}.wav"), 1.1, text))
+    write_data_dir(root / "data/voices", utterances)
+    # a-2's text is no prompt's
+    prompts = {"a-0": "a-4", "a-2": "a-0", "a-4": "a-0", "b-1": "b-3", "b-3": "b-5", "b-5": "b-1"}
+    write_table(root / "data/voices/utt2prompt", prompts)
+    return root, prompts
+
+
+def test_a_wrong_prompt_is_spoken_and_compared_with_the_right_one(voices, campplus_path, capsys):
+    root, prompts = voices
+    options = ["--exp", str(root / "exp"), "--data", str(root / "data"), "--splits", "voices"]
+    synthesise.main([*options, "--longest", "0.5"])
+    told = capsys.readouterr().out
+    left_out = [line for line in told.splitlines() if line.startswith("left out: ")]
+    # b-3's wrong prompt is a-2, the second of the other speaker
+    assert [line.split(": ")[1] for line in left_out] == ["a-2", "b-3"] and all(
+        "'?' in 'ab hum?'" in x for x in left_out
+    )
+    decode = root / "exp/decode"
+    for condition in ("", ".wrong_prompt", ".recording", ".coded"):
+        assert set(read_table(decode / f"voices{condition}/wav.scp")) == {"a-0", "a-4", "b-1", "b-5"}
+    notes = [json.loads((decode / f"voices{c}/told/a-4.json").read_text()) for c in ("", ".wrong_prompt")]
+    assert [note["prompt"] for note in notes] == ["a-0", "b-5"]
+    right, wrong = (load_audio(decode / f"voices{c}/wav/a-4.wav")[0] for c in ("", ".wrong_prompt"))
+    assert right.shape != wrong.shape or not torch.equal(right, wrong)
+    assert read_table(decode / "voices/prompts.scp")["a-4"] == str(root / "corpus/a/0.wav")
+
+    # whatever has the voice of the right prompt counts as similar, in whatever condition
+    save_audio(decode / "voices.wrong_prompt/wav/a-4.wav", *load_audio(root / "corpus/a/0.wav"))
+    evaluate.main([*options, "--against", "prompt", "--metrics", "secs", "--campplus", str(campplus_path), "--nj", "1"])
+    rows = {(row["condition"], row["utt"]): row.get("secs") for row in read_scores(root / "exp/scores.tsv")}
+    assert {condition for condition, _ in rows} == {"codec", "wrong_prompt", "recording", "coded"}
+    assert rows["wrong_prompt", "a-4"] == pytest.approx(1, abs=1e-4) and rows["coded", "a-4"] < 0.999
+
+
+def test_a_list_of_which_nothing_can_be_spoken_is_refused(voices):
+    root, _ = voices
+    shutil.copytree(root / "data/voices", root / "data/silent")
+    write_table(root / "data/silent/text", dict.fromkeys(read_table(root / "data/voices/text"), "xyz"))
+    with pytest.raises(
+        SystemExit, match="silent: no utterance can be spoken: 'xyz' in 'xyz': not among the characters"
+    ):
+        synthesise.main(["--exp", str(root / "exp"), "--data", str(root / "data"), "--splits", "silent"])
 
 
 def test_one_sentence(walked, tmp_path, capsys):

@@ -30,6 +30,7 @@
 #   --metrics "..."                of stage 6                                                    ("wer cer secs secs_ge2e")
 #   --whisper NAME                 what hears words: tiny.en, base, or a folder                  (tiny.en)
 #   --compare "EXP EXP"            other experiments for the tables of stage 7
+#   --listening "FILE FILE"        what pscodec listening-results --json wrote, for MOS and SMOS in the tables; [SPLIT=]FILE
 #   --checkpoint best|last         what stage 5 speaks with                                      (best)
 #   --nj N                         processes                                                     (all cores)
 #   --ngpu N                       GPUs; stages 3 to 6 share their work over so many processes   (1)
@@ -58,6 +59,7 @@ speak_args=
 metrics="wer cer secs secs_ge2e"
 whisper=tiny.en
 compare=
+listening=
 checkpoint=best
 nj=$(nproc)
 ngpu=1
@@ -168,5 +170,6 @@ fi
 if at 7 "report"; then
     others=()
     for other in $compare; do others+=(--exp "$other"); done
-    "$PYTHON" -m pscodec.bin.report --exp "$exp" "${others[@]}" --data "$data" --paper paper/table3.tsv --paper-system all --out "$exp/report"
+    for file in $listening; do others+=(--listening "$file"); done
+    "$PYTHON" -m pscodec.bin.report --exp "$exp" "${others[@]}" --data "$data" --paper paper/table3.tsv --out "$exp/report"
 fi
