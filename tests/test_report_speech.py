@@ -92,7 +92,7 @@ def test_codecs_stand_by_their_codebooks_beside_the_papers(two):
     ]
     assert [row[0] for row in rows if "paper" not in row[0]] == ["test"] * 7
     # bit/s, n, WER, CER, SIM by GE2E and CAM++, MOS, SMOS
-    assert rows[3][3:] == ["-", "-", "0.348", "-", "0.755", "-", "3.80", "4.13"]
+    assert rows[3][3:] == ["-", "-", "0.348", "-", "0.755", "-", "3.80 ± 0.21", "4.13 ± 0.14"]
     assert rows[5][3:] == ["675", "2", "0.500 ± 0.000", "-", "0.500 ± 0.000", "-", "-", "-"]
     assert rows[6][7] == "0.400 ± 0.000" and rows[11][3] == "1,350"
     assert "<td>VALL-E on ours (one)</td><td>675</td><td>2</td><td>0.500" in page.replace(' class="name"', "")

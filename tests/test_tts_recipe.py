@@ -161,6 +161,9 @@ def test_codes_of_two_codecs_and_changed_units_are_refused(train, place, tmp_pat
     note.write_text(note.read_text().replace("00" * 8, "11" * 8))
     with pytest.raises(SystemExit, match="codes of two codecs"):
         train("base", tmp_path / "other", tmp_path, total_steps=1, steps_per_epoch=1)
+    note.write_text(note.read_text().replace("11" * 8, "00" * 8))
+    with pytest.raises(SystemExit, match="train/codes: not the codes of pscodec_small_24k"):
+        train("base", tmp_path / "other", tmp_path, total_steps=1, steps_per_epoch=1, codec="pscodec_small_24k")
 
 
 # ---- with codecs: run.sh, and prompts

@@ -6,6 +6,7 @@
 #   bash run.sh --corpus libritts --codec EXP --ngpu 8       zero-shot, as published
 #   bash run.sh --corpus /my/voice --preset mini --codec EXP:1   a folder of speaker folders, a .txt beside each recording
 #   bash run.sh --corpus ljspeech --units phonemes           phonemes by espeak-ng
+#   bash run.sh --stage 7 --exp exp/A --compare exp/B        two codecs in one table, as TiCodec's Table 3
 #
 # The mini corpus has a quarter of an hour of one voice: it shows that all parts work, and speaks little that one would understand.
 #
@@ -26,6 +27,7 @@
 #   --data DIR, --downloads DIR    where data dirs and corpora are                               (data/CORPUS, the codec recipe's downloads)
 #   --train-set, --dev-set, --test-sets "A B"   names of data dirs in --data
 #   --train-args "...", --nar-args "..."   options for train.py in stages 3 and 4, last word over preset; any scalar of conf/base.yaml
+#                                  (--optimizer_name scaled_adam: with Eden's rates, as in lifeiteng's code)
 #   --speak-args "..."             options for pscodec.bin.synthesise: --temperature, --candidates ...
 #   --metrics "..."                of stage 6                                                    ("wer cer secs secs_ge2e")
 #   --whisper NAME                 what hears words: tiny.en, base, or a folder                  (tiny.en)

@@ -18,6 +18,7 @@ from pscodec.brains import loop, program
 from pscodec.brains.valle import ValleBrain
 from pscodec.data.spoken import DurationBatches, SpokenDataset, collate
 from pscodec.data.text import Units
+from pscodec.inference import load_codec
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.hparams import build, compose, resolve
@@ -69,6 +70,8 @@ def main(argv=None):
     keys = YAML().load(resolve(composed, overrides))
     units = Units.load(keys["units"])
     train, dev = datasets(keys, units, args.overfit)
+    if keys["codec"] and load_codec(keys["codec"]).fingerprint.hex() != train.facts["fingerprint"]:
+        raise UserError(f"{keys['train_codes']}: not the codes of {keys['codec']}, as it is now; stage 2 makes them")
     text = resolve(composed, {**overrides, **facts(units, train)})
     torch.manual_seed(keys["seed"])  # before anything is built
     hp = build(text)
