@@ -1,6 +1,7 @@
-"""Two processes train what one trains: steps of a tiny codec in float64, over gloo."""
+"""Two processes train what one trains: steps of a tiny codec, and of VALL-E's models, in float64, over gloo."""
 
 import datetime
+import functools
 import os
 import signal
 from concurrent.futures import ProcessPoolExecutor
@@ -8,11 +9,15 @@ from multiprocessing import get_context
 
 import pytest
 import torch
-from test_training import TOLERANCE, batches, distance, new_brain, trained
+from test_training import TOLERANCE, InDouble, batches, distance, new_brain, trained
 from torch.utils.data import DataLoader
 
 from pscodec.brains.journal import Journal
+from pscodec.brains.valle import ValleBrain
+from pscodec.data.spoken import collate
+from pscodec.downstream.valle import AutoRegressive, NonAutoRegressive
 from pscodec.utils.checkpoint import AtomicCheckpointer
+from pscodec.utils.schedules import Trapezoid
 
 KMEANS = {"kmeans_steps": 3, "quantize_start": 1}
 
@@ -83,3 +88,47 @@ def test_all_processes_stop_at_the_same_step_when_one_is_asked_to(in_two_process
     heard = 4 * 2 * 4800 / 24000  # of steps, processes, samples
     assert in_two_processes(tmp_path, stop_second) == [{"status": 143, "step": 4, "seconds": heard}] * 2
     assert AtomicCheckpointer(tmp_path / "save", {}).find_checkpoint().meta["step"] == 4
+
+
+SIZES = {"dim": 8, "n_layers": 1, "n_heads": 2, "hidden": 16, "dropout": 0.0}
+MODELS = {
+    "first": functools.partial(AutoRegressive, 10, 12, **SIZES),
+    "second": functools.partial(NonAutoRegressive, 10, 12, 4, prefix_mode=0, **SIZES),  # no stage needs all tables
+}
+KEYS = {"seed": 0, "total_steps": 100, "max_minutes": 0, "clip_norm": 0.5, "log_steps": 10**9}
+
+
+def read(rank, folder, name, world=2):
+    """Where a few steps of a model of text and codes lead to; each of two processes has one of two utterances, of which
+    one is three times as long."""
+    torch.manual_seed(0)
+    hparams = {**KEYS, "optimizer": functools.partial(torch.optim.SGD, lr=0.3), "scheduler": Trapezoid}
+    hparams["find_unused_parameters"] = name == "second"
+    run_opts = {"device": "cpu", "precision": "fp32", "noprogressbar": True}
+    run_opts |= {"distributed_launch": world > 1, "distributed_backend": "gloo"}
+    modules = {"valle": MODELS[name]().double()}
+    brain = ValleBrain(modules, None, hparams, run_opts, AtomicCheckpointer(folder / f"save.{world}", {}))
+    brain.on_fit_start()
+    brain.modules.train()
+    rng = torch.Generator().manual_seed(1)
+    with InDouble():
+        for _ in range(4):
+            items = [
+                {
+                    "text": torch.randint(1, 10, (3 * n,), generator=rng),
+                    "codes": torch.randint(0, 12, (4, 7 * n), generator=rng),
+                }
+                for n in (1, 3)
+            ]
+            brain.fit_batch(collate(items[rank::world]))
+    return brain.valle.state_dict()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_two_processes_read_what_one_reads(in_two_processes, tmp_path, name):
+    one, begin = read(0, tmp_path, name, world=1), MODELS[name]
+    torch.manual_seed(0)
+    assert distance(begin().double().state_dict(), one) > 1e-2
+    first, second = in_two_processes(tmp_path, read, name)
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert distance(one, first) < TOLERANCE

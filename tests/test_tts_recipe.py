@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,15 +11,16 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ROOT, make_experiment
+from conftest import BOUND, ROOT, make_experiment
 from test_spoken import spoken
 from test_ticodec import TINY as TINY_TICODEC
 
-from pscodec.bin import align, synthesise
+from pscodec.bin import align, evaluate, synthesise
 from pscodec.data.audio import load_audio, save_audio
-from pscodec.data.kaldi import read_table
+from pscodec.data.kaldi import Utterance, read_table, write_data_dir, write_table
 from pscodec.data.text import learn_units
 from pscodec.downstream.sampling import Sampling
+from pscodec.metrics.summary import read_scores
 from pscodec.synthesis import load_synthesiser
 from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.hparams import build_only, compose, resolve
@@ -85,9 +87,9 @@ def test_it_learns_to_align_and_to_read_what_it_never_saw(train, place, tmp_path
     assert accuracy > 0.6  # of codes to new texts, of three frames a letter, whose first the durations may miss
 
 
-@pytest.mark.parametrize("config", ["base", "nar"])
-def test_a_run_that_was_stopped_goes_on_to_the_same_weights(config, train, place, tmp_path):
-    keys = {"steps_per_epoch": 3, "decay": 0, "prompted": 0.5}
+@pytest.mark.parametrize(("config", "optimizer"), [("base", "adamw"), ("nar", "adamw"), ("base", "scaled_adam")])
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(config, optimizer, train, place, tmp_path):
+    keys = {"steps_per_epoch": 3, "decay": 0, "prompted": 0.5, "optimizer_name": optimizer}
     whole = train(config, tmp_path / "whole", place, total_steps=6, **keys)
     train(config, tmp_path / "halves", place, total_steps=3, **keys)
     halves = train(config, tmp_path / "halves", place, total_steps=6, **keys)
@@ -97,6 +99,54 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(config, train, place
         (folder,) = [path for path in (exp / "save").glob("CKPT*") if "step: 6" in (path / "CKPT.yaml").read_text()]
         states.append(torch.load(folder / "valle.ckpt", weights_only=True))
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_torchrun_trains_in_two_processes_and_goes_on_to_the_same_weights(place, tmp_path):
+    def run(exp, steps):
+        keys = {f"{name}_dir": place / name / "data" for name in ("train", "dev")}
+        keys |= {f"{name}_codes": place / name / "codes" for name in ("train", "dev")}
+        keys |= {"units": place / "units", "batch_seconds": 40, "precision": "fp32", **SMALL}
+        keys |= {"total_steps": steps, "steps_per_epoch": 2, "decay": 0, "prompted": 0.5, "device": "cpu"}
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        command = [*launch, RECIPE / "train.py", RECIPE / "conf/nar.yaml", "--exp", exp, *words(keys)]
+        environ = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environ, timeout=BOUND)
+        assert done.returncode == 0, done.stderr[-2000:]
+        (folder,) = [p for p in (exp / "save").glob("CKPT*") if f"step: {steps}" in (p / "CKPT.yaml").read_text()]
+        return done.stdout, torch.load(folder / "valle.ckpt", weights_only=True)
+
+    _, whole = run(tmp_path / "whole", 4)
+    _, half = run(tmp_path / "halves", 2)
+    told, both = run(tmp_path / "halves", 4)
+    assert "going on from step 2" in told and told.count("validation loss") == 1  # of the first process alone
+    assert all(torch.equal(whole[name], both[name]) for name in whole)
+    assert not all(torch.equal(half[name], both[name]) for name in half)
+
+
+def loss_after(exp):
+    """What validation said last."""
+    log = (exp / "train_log.txt").read_text().splitlines()
+    return float(next(line for line in reversed(log) if "validation loss" in line).split("loss ")[1].split()[0])
+
+
+def test_scaled_adam_learns_too_and_other_names_are_refused(train, place, tmp_path):
+    keys = {"steps_per_epoch": 40, "dropout": 0, "optimizer_name": "scaled_adam", "scaled_warmup": 10}
+    assert loss_after(train("base", tmp_path / "exp", place, total_steps=40, **keys)) < 0.8 * np.log(17)
+    with pytest.raises(SystemExit, match="optimizer_name is adamw or scaled_adam, not 'sgd'"):
+        train("base", tmp_path / "other", place, total_steps=1, optimizer_name="sgd")
+
+
+def test_a_run_of_an_older_program_goes_on(train, place, tmp_path):
+    train("base", tmp_path / "exp", place, total_steps=1, steps_per_epoch=1)
+    path = tmp_path / "exp/hyperparams.yaml"
+    text = path.read_text()
+    for new in ("optimizer_name", "find_unused_parameters", "scaled_lr", "eden_steps"):
+        text = "".join(line for line in text.splitlines(True) if not line.startswith(f"{new}:"))
+    path.write_text(text)
+    train("base", tmp_path / "exp", place, total_steps=2, steps_per_epoch=1)
+    assert "going on from step 1" in (tmp_path / "exp/train_log.txt").read_text()
+    with pytest.raises(SystemExit, match="was trained with another configuration .optimizer_name"):
+        train("base", tmp_path / "exp", place, total_steps=3, steps_per_epoch=1, optimizer_name="scaled_adam")
 
 
 def test_codes_of_two_codecs_and_changed_units_are_refused(train, place, tmp_path):
@@ -111,6 +161,9 @@ def test_codes_of_two_codecs_and_changed_units_are_refused(train, place, tmp_pat
     note.write_text(note.read_text().replace("00" * 8, "11" * 8))
     with pytest.raises(SystemExit, match="codes of two codecs"):
         train("base", tmp_path / "other", tmp_path, total_steps=1, steps_per_epoch=1)
+    note.write_text(note.read_text().replace("11" * 8, "00" * 8))
+    with pytest.raises(SystemExit, match="train/codes: not the codes of pscodec_small_24k"):
+        train("base", tmp_path / "other", tmp_path, total_steps=1, steps_per_epoch=1, codec="pscodec_small_24k")
 
 
 # ---- with codecs: run.sh, and prompts
@@ -173,6 +226,58 @@ def test_a_list_is_spoken_once_and_the_same_again(walked, capsys):
     assert path.stat().st_mtime_ns != before and torch.equal(load_audio(path)[0], wav)
     synthesise.main([*options, "--seed", "1"])
     assert not torch.equal(load_audio(path)[0], wav)
+
+
+@pytest.fixture(scope="module")
+def voices(walked):
+    """A test set of both speakers, three utterances each, of which one has a symbol that training did not have."""
+    root, _ = walked
+    utterances = []
+    for i in range(6):
+        spk, text = "ab"[i % 2], "ab hum." if i != 2 else "ab hum?"
+        utterances.append(Utterance(f"{spk}-{i}", spk, str(root / f"corpus/{spk}/{i}.wav"), 1.1, text))
+    write_data_dir(root / "data/voices", utterances)
+    # a-2's text is no prompt's
+    prompts = {"a-0": "a-4", "a-2": "a-0", "a-4": "a-0", "b-1": "b-3", "b-3": "b-5", "b-5": "b-1"}
+    write_table(root / "data/voices/utt2prompt", prompts)
+    return root, prompts
+
+
+def test_a_wrong_prompt_is_spoken_and_compared_with_the_right_one(voices, campplus_path, capsys):
+    root, prompts = voices
+    options = ["--exp", str(root / "exp"), "--data", str(root / "data"), "--splits", "voices"]
+    synthesise.main([*options, "--longest", "0.5"])
+    told = capsys.readouterr().out
+    left_out = [line for line in told.splitlines() if line.startswith("left out: ")]
+    # b-3's wrong prompt is a-2, the second of the other speaker
+    assert [line.split(": ")[1] for line in left_out] == ["a-2", "b-3"] and all(
+        "'?' in 'ab hum?'" in x for x in left_out
+    )
+    decode = root / "exp/decode"
+    for condition in ("", ".wrong_prompt", ".recording", ".coded"):
+        assert set(read_table(decode / f"voices{condition}/wav.scp")) == {"a-0", "a-4", "b-1", "b-5"}
+    notes = [json.loads((decode / f"voices{c}/told/a-4.json").read_text()) for c in ("", ".wrong_prompt")]
+    assert [note["prompt"] for note in notes] == ["a-0", "b-5"]
+    right, wrong = (load_audio(decode / f"voices{c}/wav/a-4.wav")[0] for c in ("", ".wrong_prompt"))
+    assert right.shape != wrong.shape or not torch.equal(right, wrong)
+    assert read_table(decode / "voices/prompts.scp")["a-4"] == str(root / "corpus/a/0.wav")
+
+    # whatever has the voice of the right prompt counts as similar, in whatever condition
+    save_audio(decode / "voices.wrong_prompt/wav/a-4.wav", *load_audio(root / "corpus/a/0.wav"))
+    evaluate.main([*options, "--against", "prompt", "--metrics", "secs", "--campplus", str(campplus_path), "--nj", "1"])
+    rows = {(row["condition"], row["utt"]): row.get("secs") for row in read_scores(root / "exp/scores.tsv")}
+    assert {condition for condition, _ in rows} == {"codec", "wrong_prompt", "recording", "coded"}
+    assert rows["wrong_prompt", "a-4"] == pytest.approx(1, abs=1e-4) and rows["coded", "a-4"] < 0.999
+
+
+def test_a_list_of_which_nothing_can_be_spoken_is_refused(voices):
+    root, _ = voices
+    shutil.copytree(root / "data/voices", root / "data/silent")
+    write_table(root / "data/silent/text", dict.fromkeys(read_table(root / "data/voices/text"), "xyz"))
+    with pytest.raises(
+        SystemExit, match="silent: no utterance can be spoken: 'xyz' in 'xyz': not among the characters"
+    ):
+        synthesise.main(["--exp", str(root / "exp"), "--data", str(root / "data"), "--splits", "silent"])
 
 
 def test_one_sentence(walked, tmp_path, capsys):

@@ -9,6 +9,8 @@ import torch
 from pscodec.downstream.aligner import Aligner, best_path
 from pscodec.downstream.sampling import Sampling, nucleus, write_codes
 from pscodec.downstream.valle import AutoRegressive, NonAutoRegressive, judged, spread
+from pscodec.utils.scaled_adam import ScaledAdam
+from pscodec.utils.schedules import Eden
 
 SIZES = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden": 32, "dropout": 0.1}
 TEXT = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 0, 0]])
@@ -204,3 +206,60 @@ def test_the_aligner_does_not_hear_padding():
     both = aligner({"text": TEXT, "codes": known})
     other = aligner({"text": TEXT[:1], "codes": known[:1]})
     assert torch.allclose(both, alone + other, atol=1e-4) and both[2] == 8
+
+
+# ---- what trains them
+
+
+def test_scaled_adam_by_hand():
+    # theta (.6, .8): root mean square sqrt(.5). g (2, -1): directions (1, -1); h = 1.2 - .8 > 0: the scale goes down.
+    # Then g (0, 2), with betas of a half: m (.5, .75), v (1, 2.25), c = sqrt(.75) / .75: both directions .57735;
+    # h = 1.725422, n = .962711, w = 1.528541: .899139.
+    p = torch.nn.Parameter(torch.tensor([0.6, 0.8], dtype=torch.float64))
+    optimizer = ScaledAdam([p], lr=0.1, betas=(0.5, 0.5), eps=1e-12, scale_lr=0.1)
+    p.grad = torch.tensor([2.0, -1.0], dtype=torch.float64)
+    optimizer.step()
+    root = math.sqrt(0.5)
+    assert p.tolist() == pytest.approx([0.6 - 0.1 * root - 0.006, 0.8 + 0.1 * root - 0.008], abs=1e-9)
+    p.grad = torch.tensor([0.0, 2.0], dtype=torch.float64)
+    optimizer.step()
+    assert p.tolist() == pytest.approx([0.4773913, 0.8137614], abs=1e-6)
+
+
+def scaled(start, gradients, **keys):
+    """Where ScaledAdam goes from `start` by a list of gradients."""
+    p = torch.nn.Parameter(torch.tensor(start, dtype=torch.float64))
+    optimizer = ScaledAdam([p], **{"lr": 0.1, "eps": 1e-12, **keys})
+    for gradient in gradients:
+        p.grad = torch.tensor(gradient, dtype=torch.float64)
+        optimizer.step()
+    return p.detach()
+
+
+def test_scaled_adam_s_steps_are_relative():
+    gradients = [[2.0, -1.0], [0.5, 0.3], [-1.0, 0.2]]
+    end = scaled([0.6, 0.8], gradients)
+    louder = scaled([0.6, 0.8], [[1000 * g for g in gradient] for gradient in gradients])
+    smaller = scaled([0.06, 0.08], gradients)
+    assert torch.allclose(louder, end, rtol=1e-6) and torch.allclose(smaller, 0.1 * end, rtol=1e-6)
+
+
+def test_scaled_adam_s_limits_and_single_numbers():
+    assert scaled([[5.0, -5.0]], [[[-1.0, -1.0]]], scale_lr=1.0).abs().sum() < 10  # h = 0: by itself it would stay
+    assert scaled([0.0, 0.0], [[1.0, -1.0]]).tolist() == pytest.approx([-1e-6, 1e-6])  # lr times SMALLEST
+    assert scaled(2.0, [4.0]).item() == pytest.approx(2 - 0.1 * 0.1)
+    with pytest.raises(ValueError, match="betas at least 0 and below 1"):
+        ScaledAdam([torch.nn.Parameter(torch.zeros(2))], betas=(0.9, 1.0))
+
+
+def test_eden_by_hand():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule = Eden(optimizer, steps_per_pass=60, steps=40, passes=2, warmup=10)
+    rates = []
+    for step in (0, 5, 10, 30, 119):
+        schedule.set(step, 0.0)
+        rates.append(optimizer.param_groups[0]["lr"])
+    at_30 = (25 / 16) ** -0.25  # (30 / 40)^2 + 1
+    at_119 = (1 + (119 / 40) ** 2) ** -0.25 * 1.25**-0.25  # a pass over, of two
+    by_hand = [1.0, 1.5 * (1 + 1 / 64) ** -0.25, 2 * (1 + 1 / 16) ** -0.25, 2 * at_30, 2 * at_119]
+    assert rates == pytest.approx(by_hand)

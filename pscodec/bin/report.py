@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pscodec.bin import report_speech
 from pscodec.bin.report_figures import examples, label, training, words
 from pscodec.bin.report_prompts import only_here, prompts
 from pscodec.metrics.summary import BITS, CODEC, format_mean, read_scores
@@ -80,15 +81,19 @@ NOTES = (
 def main(argv=None):
     args = parse(argv)
     experiments = [load_experiment(folder) for folder in args.exp]
-    paper = read_paper(args.paper) if args.paper else []
+    paper, listening = read_paper(args.paper) if args.paper else [], report_speech.read_listening(args.listening)
     out = args.out or args.exp[0] / "report"
     titles = {c: _title(c) for c in COLUMNS}
-    body = [heading(experiments), results(experiments, paper, args), prompts(experiments, out, titles)]
-    body.append(codebooks(experiments))
+    spoken = [e for e in experiments if e["kind"] == "speech"]
+    table3 = report_speech.tables(spoken, paper, listening) if spoken else []
+    paper = [] if spoken else paper
+    body = [heading(experiments), *([report_speech.section(table3)] if spoken else [])]
+    body += [results(experiments, paper, args), prompts(experiments, out, titles), codebooks(experiments)]
     body += [training(part, out) for experiment in experiments for part in experiment["trainings"]]
     body.append(examples(experiments, args, out))
     names = ", ".join(e["name"] for e in experiments)
-    write_text(out / "results.md", markdown(experiments, paper, args))
+    told = [report_speech.markdown(table3)] if spoken else []
+    write_text(out / "results.md", "\n\n".join([*told, markdown(experiments, paper, args)]))
     write_text(out / "index.html", html.page(f"{names}: results", "\n".join(filter(None, body))))
     print(f"report: {out / 'index.html'}")
 
@@ -100,6 +105,14 @@ def parse(argv):
     parser.add_argument("--paper", type=Path, help="table of the paper's figures")
     parser.add_argument(
         "--paper-system", default="PSCodec-Base", help="its row to lay beside ours, or all (%(default)s)"
+    )
+    parser.add_argument(
+        "--listening",
+        action="append",
+        default=[],
+        metavar="[SPLIT=]FILE",
+        help="what pscodec listening-results --json wrote of a MOS or SMOS test of synthesised speech, whose systems "
+        "are called EXP (the folder's name), EXP.CONDITION (wrong_prompt, coded) or recording; may be repeated",
     )
     parser.add_argument("--out", type=Path, help="folder to write (default: report in the first experiment)")
     parser.add_argument("--examples", type=int, default=6, help="utterances to listen to, a split (%(default)s)")
@@ -132,6 +145,7 @@ def load_experiment(folder):
         "scores": read_scores(folder / "scores.tsv"),
         "model": model[1].rsplit(".", 1)[-1] if model else None,
         "kind": kind,
+        "codes": report_speech.facts(folder) if kind == "speech" else None,
         "trainings": trainings,
         "steps": int(max(steps)) if steps else None,
     }

@@ -1,5 +1,6 @@
 """Figures and audio of the report (stage 7): training curves, spectrograms, players."""
 
+import json
 import re
 from html import escape
 
@@ -88,17 +89,23 @@ def example(split, row, experiments, args, out):
         for folder in sorted((e["folder"] / "decode").glob(f"{split}*")):
             condition = folder.name[len(split) + 1 :] or CODEC
             path = folder / "wav" / f"{utt}.wav"
-            if folder.name.split(".")[0] == split and path.is_file():
+            same = condition == "recording"  # it is the reference
+            if folder.name.split(".")[0] == split and path.is_file() and not same:
                 decoded.append((label(e, condition), condition, path))
     decoded.sort(key=lambda item: item[1] != CODEC)
     if not decoded:
         return ""
-    utterance = read_data_dir(args.data / split, allow_pipes=args.allow_pipes)[utt]
+    utterances = read_data_dir(args.data / split, allow_pipes=args.allow_pipes)
+    utterance = utterances[utt]
     wavs = [load_audio(path) for _, _, path in decoded]
     rate = wavs[0][1]
     ref, _ = load_audio(utterance.path, rate, utterance.start, utterance.end)
     items, titles, levels = [], [], []
     tracks = [("reference", REFERENCE, ref)]
+    if (told := experiments[0]["folder"] / "decode" / split / "told" / f"{utt}.json").is_file():  # what was synthesised
+        prompt = utterances[json.loads(told.read_text(encoding="utf-8"))["prompt"]]
+        heard = load_audio(prompt.path, rate, prompt.start, prompt.end)[0]
+        tracks = [("the prompt", "prompt", heard), ("a recording of the text", REFERENCE, ref)]
     if len(experiments) == 1:
         decoded = [(words(condition), condition, path) for _, condition, path in decoded]
     tracks += [(name, condition, wav) for (name, condition, _), (wav, _) in zip(decoded, wavs, strict=True)]

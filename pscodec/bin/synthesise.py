@@ -5,8 +5,10 @@
 
 Of a split, each utterance's text is spoken by the voice of the utterance that utt2prompt names, into
 exp/NAME/decode/SPLIT/wav, and, where there are several speakers, by a wrong one's (SPLIT.wrong_prompt). Beside it lie
-the recordings themselves (SPLIT.recording) and as the codec returns them (SPLIT.coded). What is there stays, unless
-the options have changed. Every utterance has a seed of its own, so that the same list gives the same speech.
+the recordings themselves (SPLIT.recording) and as the codec returns them (SPLIT.coded); SPLIT/prompts.scp names the
+prompts, for listening tests of similarity. What is there stays, unless the options have changed. Every utterance has a
+seed of its own, so that the same list gives the same speech. One whose text has a symbol that training did not have is
+left out everywhere, with a line.
 """
 
 import argparse
@@ -54,9 +56,11 @@ def main(argv=None):
         folder = args.data / split
         made = {"step": synthesiser.meta.get("step"), "seed": args.seed, "longest": args.longest, **asdict(sampling)}
         made |= {"continue_prompt": synthesiser.continue_prompt}
+        utts = speakable(synthesiser, folder)
         for condition in conditions(folder):
             out = args.exp / "decode" / (f"{split}.{condition}" if condition else split)
-            make(synthesiser, folder, condition, out, sampling, args, {} if condition in (RECORDING, CODED) else made)
+            as_options = {} if condition in (RECORDING, CODED) else made
+            make(synthesiser, folder, utts, condition, out, sampling, args, as_options)
 
 
 def parse(argv):
@@ -95,8 +99,30 @@ def conditions(folder):
     return [None, *wrong, RECORDING, CODED]
 
 
-def make(synthesiser, folder, condition, out, sampling, args, made):
-    """The utterances of data dir `folder` in a condition, into `out`; `made`: what must be the same to keep what is."""
+def speakable(synthesiser, folder):
+    """Utterances of data dir `folder` whose text, and that of their prompts where codes go on from it, has units. The
+    others are left out of all conditions, each with a line. Raises UserError where none is left."""
+    utterances, prompts, left_out = read_data_dir(folder), Prompts(folder, ()), {}
+    for utt, u in utterances.items():
+        texts = [u.text]
+        if synthesiser.continue_prompt:
+            wrong = [WRONG] if prompts.can_be_wrong else []
+            texts += [utterances[prompts.source(utt, condition)].text for condition in (None, *wrong)]
+        try:
+            for text in texts:
+                synthesiser.units(text or "")
+        except UserError as error:
+            left_out[utt] = error
+    if len(left_out) == len(utterances):
+        raise UserError(f"{folder}: no utterance can be spoken: {next(iter(left_out.values()))}")
+    for utt, why in left_out.items() if ranks.first() else ():
+        print(f"left out: {utt}: {why}")
+    return [utt for utt in utterances if utt not in left_out]
+
+
+def make(synthesiser, folder, utts, condition, out, sampling, args, made):
+    """The utterances `utts` of data dir `folder` in a condition, into `out`; `made`: what must be the same to keep what
+    is there."""
     utterances, prompts = read_data_dir(folder), Prompts(folder, ())
     made = {**made, "codec": synthesiser.coder.fingerprint.hex()}
     note = out / "made.json"
@@ -105,9 +131,8 @@ def make(synthesiser, folder, condition, out, sampling, args, made):
             for old in out.glob("*/*.*"):
                 old.unlink()
         write_text(note, json.dumps(made) + "\n")
-    todo = [utt for utt, u in utterances.items() if (u.text or "").strip()]
     unended = []
-    for utt in progress(ranks.share(todo), f"speak {out.name}"):
+    for utt in progress(ranks.share(utts), f"speak {out.name}"):
         wav, told = out / "wav" / f"{utt}.wav", out / "told" / f"{utt}.json"
         if not told.is_file():
             found = say(synthesiser, utterances, prompts, utt, condition, sampling, args)
@@ -117,9 +142,12 @@ def make(synthesiser, folder, condition, out, sampling, args, made):
             unended.append(utt)
     unended = [utt for share in ranks.gather(unended) for utt in share]
     if ranks.first():
-        write_table(out / "wav.scp", {utt: out / "wav" / f"{utt}.wav" for utt in todo})
-        print(f"{out}: {len(todo)} utterances")
-        tell_unended(unended, len(todo), args.longest)
+        write_table(out / "wav.scp", {utt: out / "wav" / f"{utt}.wav" for utt in utts})
+        if condition is None:
+            heard = {utt: utterances[prompts.source(utt)] for utt in utts}
+            write_table(out / "prompts.scp", {utt: u.path for utt, u in heard.items() if not u.start and u.end is None})
+        print(f"{out}: {len(utts)} utterances")
+        tell_unended(unended, len(utts), args.longest)
 
 
 def say(synthesiser, utterances, prompts, utt, condition, sampling, args):

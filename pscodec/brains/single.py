@@ -10,14 +10,14 @@ from speechbrain.utils.distributed import if_main_process
 from pscodec.brains.loop import PLAIN_STATE, Loop
 from pscodec.utils.checkpoint import RandomState
 from pscodec.utils.errors import UserError
-from pscodec.utils.schedules import Trapezoid
+from pscodec.utils.schedules import Schedule
 
 
 class SingleLoop(Loop):
     """A subclass gives `learn(batch)`, which returns the loss of a step and how many `items` the batch has, and what
     validation is.
 
-    hparams: `optimizer`, `scheduler` (constructors; a utils.schedules.Trapezoid, or torch's ReduceLROnPlateau),
+    hparams: `optimizer`, `scheduler` (constructors; a utils.schedules.Schedule, or torch's ReduceLROnPlateau),
     `total_steps` and the scalars `max_minutes`, `clip_norm`, `log_steps`, `plateau_start`, `keep_checkpoints` and, for
     a mean of the weights, `ema_decay`, that the recipes explain. `minutes`: how long it has trained, validation and
     saving left out.
@@ -47,7 +47,7 @@ class SingleLoop(Loop):
 
     @property
     def _by_step(self):
-        return isinstance(self.scheduler, Trapezoid)
+        return isinstance(self.scheduler, Schedule)
 
     def _done(self):
         """The share of the training that is over, by steps or by time, whichever is further."""

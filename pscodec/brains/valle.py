@@ -21,9 +21,15 @@ class ValleBrain(SingleLoop):
     def learn(self, batch):
         there = batch["codes"][:, 0] >= 0
         # a function of (seed, step), as all that is left to chance but dropout
-        rng = torch.Generator().manual_seed(self.hparams.seed * 1_000_003 + self.optimizer_step)
+        place = self.hparams.seed * 1_000_003 + self.optimizer_step
+        rng = torch.Generator().manual_seed(place)
+        if torch.distributed.is_initialized():  # and that too, for a checkpoint has the first one's generator alone
+            torch.manual_seed(place * self.world + torch.distributed.get_rank())
         nats, _, count = self._judge(batch, self.valle.draw(rng, int(there.sum(1).min())), self.training_ctx)
-        return nats / count, int(there.sum())
+        total = count.detach().clone()
+        if torch.distributed.is_initialized():  # a code weighs the same in all processes, whose gradients are averaged
+            torch.distributed.all_reduce(total)
+        return nats * self.world / total, int(there.sum())
 
     def _judge(self, batch, turn, context):
         batch = {name: x.to(self.device, non_blocking=True) for name, x in batch.items()}

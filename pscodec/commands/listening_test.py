@@ -3,11 +3,14 @@
 DETAILS = """
   pscodec listening-test ours=exp/a/decode/test/wav opus=coded/opus --reference data/test --out test
   pscodec listening-test A B --reference REF --kind smos --number 30 --out test
+  pscodec listening-test A=exp/A/decode/test B=exp/B/decode/test --reference exp/A/decode/test/prompts.scp \\
+      --kind smos --seconds 0 --out test                   # speech from text, beside the prompts of its voices
   pscodec listening-results test results/*.json
 
 Each system is a folder of recordings (or a Kaldi data folder), NAME=FOLDER or just FOLDER; utterances that all have,
-by their file names, are drawn. Listeners need index.html and audio/, from a disk or any web server; key.json says what
-they heard, and stays with you. The page saves each listener's ratings as a JSON file, which they send you.
+by their file names, are drawn. With --seconds 0, MOS and SMOS tests have them whole, however long each is. Listeners
+need index.html and audio/, from a disk or any web server; key.json says what they heard, and stays with you. The page
+saves each listener's ratings as a JSON file, which they send you.
 """
 
 

@@ -88,7 +88,7 @@ class DurationBatches(Epochs):
     """Batches of (pass, index) keys, each of at most `most` seconds with its padding; items last `seconds` (a list).
 
     In a pass, items of about one length stand together: shuffled, sorted in pools of `pool`, cut, the batches
-    shuffled. Passes are strung together and cut into epochs of `steps` batches (None: as many as the first pass has),
+    shuffled. Passes are strung together and cut into epochs of `steps` batches (None: `steps_per_pass`),
     `total` all told. The order is a function of (seed, pass). `skip`, `rank` and `world` are those of
     data.codec.Batches.
     """
@@ -100,7 +100,8 @@ class DurationBatches(Epochs):
             raise UserError(f"batches of {most:g} s cannot hold an utterance of {longest:g} s (batch_seconds)")
         self.rank, self.world = rank, world
         self.counts = []  # batches of the passes so far
-        super().__init__(steps or max(1, len(self._pass(0)) // world), total)
+        self.steps_per_pass = max(1, len(self._pass(0)) // world)  # the first one; others may have one more or less
+        super().__init__(steps or self.steps_per_pass, total)
 
     def __iter__(self):
         first, self.skip = self.skip, 0

@@ -162,10 +162,11 @@ class NonAutoRegressive(nn.Module):
 
     def draw(self, rng, frames):
         """The stage of a step, and how many of the first `frames` of the shortest item are a prompt: 3 s at most."""
-        prefix = 0
+        # the stage first: several processes, whose batches differ in `frames`, must agree on it
+        stage, prefix = int(torch.randint(1, self.n_q, (), generator=rng)), 0
         if self.prefix_mode == 1 and (low := frames // 4):
             prefix = min(int(torch.randint(low, 2 * low, (), generator=rng)), 225)
-        return {"stage": int(torch.randint(1, self.n_q, (), generator=rng)), "prefix": prefix}
+        return {"stage": stage, "prefix": prefix}
 
     def turns(self):
         """Keywords of `forward` that validation takes in turn."""

@@ -85,9 +85,10 @@ def make(
     """Write a test of `systems` (name -> folder of recordings) to `folder`; returns its `Key` and how many recordings
     were left out because not all have them.
 
-    `number` utterances are drawn by `seed`, and `seconds` of each (None: all). `reference`: the folder of the
-    originals; MOS can do without. `anchors`: cutoffs in Hz, for MUSHRA. `per_listener`: trials that one listener is
-    asked for. Raises UserError in one line, before anything is written where it can be known.
+    `number` utterances are drawn by `seed`, and `seconds` of each (None: all; but for MUSHRA they may then differ in
+    length). `reference`: the folder of the originals; MOS can do without. `anchors`: cutoffs in Hz, for MUSHRA.
+    `per_listener`: trials that one listener is asked for. Raises UserError in one line, before anything is written
+    where it can be known.
     """
     folder = Path(folder)
     if reference is None and kind != "mos":
@@ -103,8 +104,9 @@ def make(
     rng = np.random.default_rng(seed)
     chosen = sorted(rng.choice(common, min(number, len(common)), replace=False).tolist())
     key = Key(kind, seed, list(systems), list(labels))
+    whole = seconds is None and kind != "mushra"
     for item in progress(chosen, "excerpts"):
-        wavs, rate = excerpts([utterances[item] for utterances in found.values()], seconds, sample_rate, rng)
+        wavs, rate = excerpts([utterances[item] for utterances in found.values()], seconds, sample_rate, rng, whole)
         sounds = dict(zip(found, wavs, strict=True))
         sounds |= {label: anchor(sounds[REFERENCE], rate, cutoff) for label, cutoff in labels.items()}
         for name, wav in sounds.items():

@@ -12,16 +12,19 @@ SLACK = 0.1  # seconds by which two systems' recordings of an utterance may diff
 TRANSITION, ATTENUATION = 500.0, 60.0  # of an anchor's filter: Hz from its cutoff on, dB beyond
 
 
-def excerpts(utterances, seconds, sample_rate, rng):
+def excerpts(utterances, seconds, sample_rate, rng, whole=False):
     """One stretch of each of `utterances`, recordings of the same: float32 `[L]` at `sample_rate` Hz (None: that of the
     first), and the rate. Its place is drawn by `rng`; `seconds` None, or more than there is, means all.
 
-    Raises UserError for lengths that differ, and what `load_audio` raises.
+    Raises UserError for lengths that differ, and what `load_audio` raises. `whole`: each is heard from end to end,
+    however long: speech from text is as long as it comes out.
     """
     wavs = []
     for u in utterances:
         wav, sample_rate = load_audio(u.path, sample_rate, u.start, u.end)
         wavs.append(wav[0])
+    if whole:
+        return [faded(wav, sample_rate) for wav in wavs], sample_rate
     lengths = [len(wav) for wav in wavs]
     if max(lengths) - min(lengths) > SLACK * sample_rate:
         longest, shortest = (utterances[lengths.index(most(lengths))] for most in (max, min))

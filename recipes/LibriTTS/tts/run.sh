@@ -6,6 +6,7 @@
 #   bash run.sh --corpus libritts --codec EXP --ngpu 8       zero-shot, as published
 #   bash run.sh --corpus /my/voice --preset mini --codec EXP:1   a folder of speaker folders, a .txt beside each recording
 #   bash run.sh --corpus ljspeech --units phonemes           phonemes by espeak-ng
+#   bash run.sh --stage 7 --exp exp/A --compare exp/B        two codecs in one table, as TiCodec's Table 3
 #
 # The mini corpus has a quarter of an hour of one voice: it shows that all parts work, and speaks little that one would understand.
 #
@@ -26,10 +27,12 @@
 #   --data DIR, --downloads DIR    where data dirs and corpora are                               (data/CORPUS, the codec recipe's downloads)
 #   --train-set, --dev-set, --test-sets "A B"   names of data dirs in --data
 #   --train-args "...", --nar-args "..."   options for train.py in stages 3 and 4, last word over preset; any scalar of conf/base.yaml
+#                                  (--optimizer_name scaled_adam: with Eden's rates, as in lifeiteng's code)
 #   --speak-args "..."             options for pscodec.bin.synthesise: --temperature, --candidates ...
 #   --metrics "..."                of stage 6                                                    ("wer cer secs secs_ge2e")
 #   --whisper NAME                 what hears words: tiny.en, base, or a folder                  (tiny.en)
 #   --compare "EXP EXP"            other experiments for the tables of stage 7
+#   --listening "FILE FILE"        what pscodec listening-results --json wrote, for MOS and SMOS in the tables; [SPLIT=]FILE
 #   --checkpoint best|last         what stage 5 speaks with                                      (best)
 #   --nj N                         processes                                                     (all cores)
 #   --ngpu N                       GPUs; stages 3 to 6 share their work over so many processes   (1)
@@ -58,6 +61,7 @@ speak_args=
 metrics="wer cer secs secs_ge2e"
 whisper=tiny.en
 compare=
+listening=
 checkpoint=best
 nj=$(nproc)
 ngpu=1
@@ -168,5 +172,6 @@ fi
 if at 7 "report"; then
     others=()
     for other in $compare; do others+=(--exp "$other"); done
-    "$PYTHON" -m pscodec.bin.report --exp "$exp" "${others[@]}" --data "$data" --paper paper/table3.tsv --paper-system all --out "$exp/report"
+    for file in $listening; do others+=(--listening "$file"); done
+    "$PYTHON" -m pscodec.bin.report --exp "$exp" "${others[@]}" --data "$data" --paper paper/table3.tsv --out "$exp/report"
 fi

@@ -8,6 +8,8 @@ Any scalar of conf/base.yaml can be given as an option. The folder then holds hy
 text units, save/CKPT*, train_log.txt, curves.tsv and tensorboard/.
 """
 
+import functools
+
 import torch
 from ruamel.yaml import YAML
 from speechbrain.utils.distributed import if_main_process
@@ -16,6 +18,7 @@ from pscodec.brains import loop, program
 from pscodec.brains.valle import ValleBrain
 from pscodec.data.spoken import DurationBatches, SpokenDataset, collate
 from pscodec.data.text import Units
+from pscodec.inference import load_codec
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.hparams import build, compose, resolve
@@ -42,6 +45,16 @@ def datasets(keys, units, overfit=None):
     return train, dev
 
 
+def rates(hp, batches):
+    """The optimizer's and the scheduler's constructors, as the key `optimizer_name` says."""
+    if hp["optimizer_name"] == "adamw":
+        return {}
+    if hp["optimizer_name"] != "scaled_adam":
+        raise UserError(f"optimizer_name is adamw or scaled_adam, not {hp['optimizer_name']!r}")
+    eden = functools.partial(hp["scaled_scheduler"], steps_per_pass=batches.steps_per_pass)
+    return {"optimizer": hp["scaled_optimizer"], "scheduler": eden}
+
+
 def facts(units, codes):
     """What the configuration leaves to the units and the codes."""
     known = {name: codes.facts[name] for name in ("codebook_size", "n_q")}
@@ -57,11 +70,14 @@ def main(argv=None):
     keys = YAML().load(resolve(composed, overrides))
     units = Units.load(keys["units"])
     train, dev = datasets(keys, units, args.overfit)
+    if keys["codec"] and load_codec(keys["codec"]).fingerprint.hex() != train.facts["fingerprint"]:
+        raise UserError(f"{keys['train_codes']}: not the codes of {keys['codec']}, as it is now; stage 2 makes them")
     text = resolve(composed, {**overrides, **facts(units, train)})
     torch.manual_seed(keys["seed"])  # before anything is built
     hp = build(text)
     if if_main_process():
-        check_same_model(args.exp, text, FREE_TO_CHANGE | {"total_steps", "max_minutes", "codec", "units"})
+        free = FREE_TO_CHANGE | {"total_steps", "max_minutes", "codec", "units"}
+        check_same_model(args.exp, text, free, anew=lambda known: resolve(composed, known))
         write_text(args.exp / "hyperparams.yaml", text)
         units.save(args.exp / "units")
 
@@ -74,6 +90,7 @@ def main(argv=None):
         total=hp["total_steps"],
         **place,
     )
+    hp |= rates(hp, batches)
     dev_batches = DurationBatches(dev.seconds, max(seconds, max(dev.seconds)), shuffle=False)
 
     def introduce(say):
