@@ -161,16 +161,17 @@ def test_training_cost_tells_hours(training_cost):
         run("--speed", 0)
 
 
-def test_encodec_beside_its_authors_package(monkeypatch, capsys):
-    path = ROOT / "tools/bench/encodec_speed.py"
+@pytest.mark.parametrize("codec", ["encodec", "dac"])
+def test_codecs_beside_their_public_implementations(codec, monkeypatch, capsys):
+    path = ROOT / "tools/bench/public_speed.py"
     monkeypatch.syspath_prepend(path.parent)
-    options = ["--seconds", "0.5", "--rounds", "1", "--precision", "fp32"]
+    options = ["--codec", codec, "--seconds", "0.5", "--rounds", "1", "--precision", "fp32"]
     monkeypatch.setattr(sys, "argv", [str(path), *options])
     runpy.run_path(str(path), run_name="__main__")
     lines = capsys.readouterr().out.splitlines()
     same, apart = re.search(r"fp32: ([\d.]+) % of the codes.* ([\d.e-]+) apart", lines[1]).groups()
     assert float(same) > 95 and float(apart) < 1e-5
-    assert [line.split()[0] for line in lines[3:]] == ["encodec", "ours,"]
+    assert [line.split()[0] for line in lines[3:]] == [codec, "ours,"]
     for line, unit in zip(lines[3:], (True, False), strict=True):
         ratios = [float(ratio) for ratio in re.findall(r"\( *([\d.]+)\)", line)]
         assert len(ratios) == 4 and all(ratio > 0 for ratio in ratios) and (ratios == [1.0] * 4) == unit

@@ -1,7 +1,8 @@
-"""EnCodec here beside PyPI's encodec 0.1.1: one network, one set of random weights, 24 kHz, 6 kbit/s.
+"""Codecs here beside their public implementations on PyPI: one network, one set of random weights, 24 kHz.
 
     pip install --no-deps encodec einops
-    python tools/bench/encodec_speed.py --threads 1 2
+    python tools/bench/public_speed.py --threads 1 2                              # encodec 0.1.1, 6 kbit/s
+    python tools/bench/public_speed.py --codec dac --seconds 4 --rounds 3         # speechbrain's DAC, 24 kbit/s
 
 `file` is a WAV file to a file of codes and back, `model` a waveform in memory to codes and back. The codecs take
 their turns in every round, both directions of each; figures are medians over the rounds: times real time, and, behind
@@ -17,23 +18,27 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from codec_speed import RATE, Encodec
+from codec_speed import DAC, RATE, Encodec
 
 from pscodec.commands.bench import timed
 from pscodec.data.audio import load_audio, save_audio
 from pscodec.files import decode_file, encode_file
 from pscodec.inference import Coder
+from pscodec.models import dac
 from pscodec.models.optimise import optimise
+from pscodec.quantizers.factorised import FactorisedRVQ
 from pscodec.utils.hparams import build_only, compose, resolve
 from pscodec.utils.machine import keep_memory
 from pscodec.utils.progress import progress
 
-KBPS, N_Q = 6, 8
+KBPS = 6
 CONFIG = Path(__file__).parents[2] / "recipes/LibriTTS/codec/conf/encodec_public.yaml"
 WAYS = ("encode model", "decode model", "encode file", "decode file")
 
 
-class Theirs(Encodec):
+class TheirEncodec(Encodec):
+    n_q = 8
+
     def __init__(self):
         super().__init__(KBPS)
         with torch.no_grad():  # entries where latents are, so that all codes are in use
@@ -48,12 +53,32 @@ class Theirs(Encodec):
     def wav(self, codes):
         return self.model.decode([(codes, None)])
 
+    @staticmethod
+    def ours():
+        return build_only(resolve(compose(CONFIG)), "codec")
+
+
+class TheirDAC(DAC):
+    n_q = 32
+
+    def codes(self, wav):
+        return self.model.encode(wav)[1]
+
+    def wav(self, codes):
+        return self.model.decode(self.model.quantizer.from_codes(codes)[0])
+
+    @staticmethod
+    def ours():
+        strides, latent_dim = (2, 4, 5, 8), 1024
+        encoder, decoder = dac.Encoder(latent_dim, 64, strides), dac.Decoder(latent_dim, 1536, strides[::-1])
+        return dac.DAC(encoder, FactorisedRVQ(latent_dim, 1024, 32, 8, kmeans_steps=0), decoder, sample_rate=RATE)
+
 
 class Ours:
-    def __init__(self, state, precision):
-        model = build_only(resolve(compose(CONFIG)), "codec")
-        model.load_public(state)
-        model.eval().quantizer.n_q = N_Q
+    def __init__(self, theirs, precision):
+        model = theirs.ours()
+        model.load_public(theirs.model.state_dict())
+        model.eval().quantizer.n_q = theirs.n_q
         self.coder = Coder(model)
         optimise(model, precision)
 
@@ -70,6 +95,9 @@ class Ours:
         decode_file(self.coder, coded, wav)
 
 
+PACKAGES = {"encodec": TheirEncodec, "dac": TheirDAC}
+
+
 def once(codec, wav, folder, name):
     """Seconds of each of WAYS."""
     times = {}
@@ -83,6 +111,7 @@ def once(codec, wav, folder, name):
 @torch.inference_mode()
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--codec", choices=PACKAGES, default="encodec")
     parser.add_argument("--wav", type=Path, help="a recording; default: noise")
     parser.add_argument("--precision", nargs="+", choices=("auto", "fp32", "bf16"), default=["fp32", "auto"])
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
@@ -94,11 +123,10 @@ def main(argv=None):
     keep_memory()
     torch.manual_seed(0)
     try:
-        theirs = Theirs()
+        theirs = PACKAGES[args.codec]()
     except ImportError as error:
         sys.exit(f"error: {error}; pip install --no-deps encodec einops")
-    state = theirs.model.state_dict()
-    codecs = {"encodec": theirs} | {f"ours, {p}": Ours(state, p) for p in dict.fromkeys(args.precision)}
+    codecs = {args.codec: theirs} | {f"ours, {p}": Ours(theirs, p) for p in dict.fromkeys(args.precision)}
     length = round(args.seconds * RATE / 320) * 320
     wav = 0.1 * torch.randn(1, length) if args.wav is None else load_audio(args.wav, RATE, 0, args.seconds)[0]
     wav, times = wav[None, :, : wav.shape[-1] // 320 * 320], {}
@@ -106,7 +134,8 @@ def main(argv=None):
     print(f"{seconds:g} s, {args.rounds} rounds, torch {torch.__version__}")
     for name, codec in list(codecs.items())[1:]:
         same = (codec.codes(wav) == codes).float().mean()
-        apart = (codec.wav(codes) - theirs.wav(codes)).norm() / theirs.wav(codes).norm()
+        expected, heard = (c.wav(codes)[..., : length - RATE // 5] for c in (theirs, codec))  # SpeechBrain's DAC ends early
+        apart = (heard[..., : expected.shape[-1]] - expected).norm() / expected.norm()
         print(f"{name}: {100 * same:.2f} % of the codes are the package's, signals of one set {apart:.1g} apart")
     with tempfile.TemporaryDirectory() as folder:
         save_audio(Path(folder) / "in.wav", wav[0], RATE)
@@ -122,7 +151,7 @@ def main(argv=None):
         for name in codecs:
             cells = []
             for way in WAYS:
-                pairs = zip(times["encodec", n, way], times[name, n, way], strict=True)
+                pairs = zip(times[args.codec, n, way], times[name, n, way], strict=True)
                 ratio = median(package / own for package, own in pairs)
                 cells.append(f"{seconds / median(times[name, n, way]):14.1f} ({ratio:5.2f})")
             print(f"{name:14}{n:7}{''.join(cells)}")
