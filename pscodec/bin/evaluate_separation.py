@@ -234,7 +234,8 @@ def print_summary(summary, names):
         shown = [c for c in columns(names) if any(c in entry for entry in entries.values())]
         table = [[split, "n", *shown]]
         for condition, entry in entries.items():
-            table.append([condition, str(entry["mixtures"]), *(format_mean(entry.get(c)) for c in shown)])
+            n = entry["mixtures"]
+            table.append([condition, str(n), *(format_mean(entry.get(c), n) for c in shown)])
         widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
         for first, *rest in table:
             print("  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]))
