@@ -57,6 +57,15 @@ TINY = {
 }
 
 
+@pytest.mark.parametrize("option", ["beam", "quantize_start", "channels"])
+@pytest.mark.parametrize("config", ["dac", "apcodec"])
+def test_an_option_that_no_part_takes_is_refused(tmp_path, config, option):
+    main = runpy.run_path(str(CONF.parent / "train.py"))["main"]
+    with pytest.raises(SystemExit, match=f"--{option}: no part of .*{config}.yaml takes it"):
+        main([str(CONF / f"{config}.yaml"), "--exp", str(tmp_path / "exp"), f"--{option}", "2"])
+    assert not (tmp_path / "exp").exists()
+
+
 def new_brain(folder, lr=3e-3, lr_discriminators=3e-2, **keys):
     """A CodecBrain that has not begun."""
     text = resolve(compose(CONF / "pscodec_base_no_vpp.yaml", [CONF / "presets/mini.yaml"]), TINY | keys)

@@ -39,6 +39,11 @@ def compose(config, presets=()) -> str:
     return _dump(composed)
 
 
+def refers_to(text: str, key: str) -> bool:
+    """Whether composed `text` takes the value of `key` anywhere (`!ref <key>`)."""
+    return bool(re.search(rf"!ref [^#\n]*<{re.escape(key)}>", text))
+
+
 def _put(tree, path, value, complaint):
     """Set what `path`, names with dots between them, leads to. Only a part that is there can be given a new entry."""
     *names, last = str(path).split(".")

@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 from pscodec.bin.report import read_curves
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
-from pscodec.utils.hparams import compose, resolve
+from pscodec.utils.hparams import compose, refers_to, resolve
 
 HERE = Path(__file__).parent
 SCHEDULE = ("adversarial_start", "quantize_start", "steps_per_epoch", "ckpt_interval_steps", "log_steps")
@@ -148,8 +148,11 @@ def make_run(row, n_q, parent, args, corpora):
     values = scalars(resolve(text, {key: YAML(typ="safe", pure=True).load(value) for key, value in options.items()}))
     total = (args.budget or values["total_steps"]) * row.steps
     if total != values["total_steps"]:
-        options |= {key: str(value) for key, value in scaled(values, total).items()}
-        values |= scaled(values, total)
+        steps = scaled(values, total)
+        values |= steps
+        if not refers_to(text, "quantize_start"):  # not every quantizer can come in later
+            steps.pop("quantize_start", None)
+        options |= {key: str(value) for key, value in steps.items()}
     return Run(row, n_q, args.out / f"{row.id}_{n_q}q", parent, options, values, corpora)
 
 
