@@ -53,10 +53,10 @@ def load_codec(
     bf16 where `device` computes it natively; then it is made for use (models/optimise), neither to train nor to save.
     None leaves it as in training, and gradients pass. `n_q`: codebooks to code with, of a codec trained for
     several numbers (`model.quantizer.n_q` changes it later); streams of any number are decoded in any case. `entropy`:
-    the language model that packets of `packet` seconds are coded with, its file or folder, or `auto`, the one in `exp`;
-    None codes them plainly, and finds those in `exp` all the same to decode with. `sampling`: how a codec that
-    generates what it decodes is to do so, where not as it is configured (models.sampling.Sampling). Raises UserError
-    in one line.
+    the language model that packets of `packet` seconds (1; a codec of chunks has its own) are coded with, its file or
+    folder, or `auto`, the one in `exp`; None codes them plainly, and finds those in `exp` all the same to decode with.
+    `sampling`: how a codec that generates what it decodes is to do so, where not as it is configured
+    (models.sampling.Sampling). Raises UserError in one line.
     """
     exp = released.folder(exp)
     if not (exp / "hyperparams.yaml").is_file():
@@ -69,6 +69,9 @@ def load_codec(
     fingerprint = bytes.fromhex(codes_of) if codes_of else _fingerprint(model)
     if packet is not None and not 0 < packet < math.inf:
         raise UserError(f"a packet cannot have {packet:g} s")
+    if packet is not None and model.chunk:
+        seconds = (model.chunk - model.overlap) / model.sample_rate
+        raise UserError(f"{exp}: its packets are its chunks, one every {seconds:g} s; none of {packet:g} s")
     if n_q is not None:
         try:
             model.quantizer.n_q = n_q

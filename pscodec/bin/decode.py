@@ -140,11 +140,10 @@ def main(argv=None):
         if split not in args.splits.split():
             raise UserError(f"--prompts names {split}, which is not among --splits ({args.splits})")
 
-    packet = args.packet
-    if packet is None:
-        packet = FILE_PACKET if args.entropy else 1.0
-    how = {"n_q": args.n_q, "entropy": args.entropy, "packet": packet, "sampling": dict(many.sampling(args))}
+    how = {"n_q": args.n_q, "entropy": args.entropy, "packet": args.packet, "sampling": dict(many.sampling(args))}
     coder = load_codec(args.exp, args.checkpoint, args.device, **how)
+    if args.entropy and args.packet is None:
+        coder.packet = FILE_PACKET
     out = (args.out or args.exp) / "decode"
     print(f"decoding with the {args.checkpoint} checkpoint of {args.exp}: step {coder.meta.get('step')}")
     for split in args.splits.split():
