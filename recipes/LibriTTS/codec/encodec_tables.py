@@ -51,6 +51,7 @@ COLUMNS = {
 }
 DIGITS = {"latency": 0, "encode": 1, "decode": 1, "bandwidth": 1, "coded": 1}
 SPEED = {"seconds": 4.0, "rounds": 3}
+LANGUAGE_SCHEDULE = ("warmup", "steps_per_epoch", "ckpt_interval_steps", "log_steps")  # of a language model, in steps
 OPTIONAL = {"stereo"}  # rows that are trained only where --rows names them
 
 
@@ -65,16 +66,29 @@ def command(row, args):
     exp = args.out / row["id"]
     others = " ".join(f"{exp}:{k}" for k in row["n_q"].split())
     options = read_options(args.train_args) | read_options(row["train_args"].strip("-") and row["train_args"])
+    language = {}
     if args.budget:
         presets = [] if args.preset == "paper" else [HERE / f"conf/presets/{args.preset}.yaml"]
         values = scalars(resolve(compose(HERE / row["config"], presets), options))
-        options |= {key: str(value) for key, value in scaled(values, args.budget).items()}
-    words = " ".join(f"--{key} {value}" for key, value in options.items())  # which run.sh splits at spaces
+        options |= scaled(values, args.budget)
+        language = shorter_language(args, args.budget / values["total_steps"])
     run = ["bash", HERE / "run.sh", "--config", row["config"], "--exp", exp, "--corpus", args.corpus]
     run += ["--preset", args.preset, "--compare", others, "--words", "0", "--stop-stage", "6"]
-    run += ["--train-args", words]
-    run += ["--entropy", row["entropy"]]
+    run += ["--train-args", words(options)]
+    run += ["--entropy", row["entropy"], *(["--entropy-args", words(language)] if language else [])]
     return [*map(str, run), *shlex.split(args.run_args)]
+
+
+def words(options):
+    """Options of a program in the one word that run.sh splits at spaces."""
+    return " ".join(f"--{key} {value}" for key, value in options.items())
+
+
+def shorter_language(args, share):
+    """Options for a language model (stage 4) that trains this share of its steps."""
+    presets = [] if args.preset == "paper" else [HERE / "conf/language/mini.yaml"]
+    values = scalars(compose(HERE / "conf/language/base.yaml", presets))
+    return scaled(values, max(1, round(share * values["total_steps"])), LANGUAGE_SCHEDULE)
 
 
 def scores_of(out, row, n_q):

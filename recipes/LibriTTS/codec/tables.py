@@ -156,10 +156,10 @@ def make_run(row, n_q, parent, args, corpora):
     return Run(row, n_q, args.out / f"{row.id}_{n_q}q", parent, options, values, corpora)
 
 
-def scaled(values, total):
+def scaled(values, total, schedule=SCHEDULE):
     """`total_steps` and what of the schedule is counted in steps, in proportion. 0 and null stay what they are."""
     share = total / values["total_steps"]
-    return {"total_steps": total, **{k: max(1, round(values[k] * share)) for k in SCHEDULE if values[k]}}
+    return {"total_steps": total, **{k: max(1, round(values[k] * share)) for k in schedule if values[k]}}
 
 
 def read_options(words):
