@@ -17,6 +17,7 @@ from pscodec.features import RealFFT, dft, hann
 from pscodec.layers.push import PushFrames
 from pscodec.layers.spectrum import margin_of
 
+LOWEST, HIGHEST = 50.0, 600.0  # pitches that are told, and learned, Hz
 NOISE = 1 << 16  # samples after which the noise comes again
 
 
