@@ -216,8 +216,8 @@ def test_a_number_of_codebooks_is_drawn_for_the_batch_and_counted(tmp_path):
 def test_a_discriminator_of_each_bitrate_learns_in_its_steps(tmp_path, keys):
     brain = new_brain(tmp_path, **keys)
     brain.modules.codec.quantizer.drawn = (1, 2)
-    parts = {n_q: MultiPeriodDiscriminator((2,), 1) for n_q in (1, 2)}
-    brain.modules.discriminators = Discriminators({"each": ByBitrate(parts)})
+    part = functools.partial(MultiPeriodDiscriminator, (2,), 1)
+    brain.modules.discriminators = Discriminators({"each": ByBitrate(part, (1, 2))})
     brain.on_fit_start()
     brain.modules.train()
     for step, batch in enumerate(batches(6)):
