@@ -54,7 +54,9 @@ def _put(tree, path, value, complaint):
         node = node[name]
     if names and not isinstance(node, dict):
         raise UserError(f"{complaint}: {'.'.join(names)} has no entries")
-    (node if names else tree)[last] = value
+    node = node if names else tree
+    single = isinstance(node.get(last), list) and isinstance(value, str | int | float)
+    node[last] = [value] if single else value  # one word for a list: `--frozen encoder`
 
 
 def _dump(tree):
