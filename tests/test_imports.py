@@ -40,9 +40,9 @@ MAY_IMPORT = {
     "scoring": GROUND | {"coders", "metrics", "prompts", "data.audio"},
     "streaming": GROUND | {"models", "layers"},
     "chunks": set(),
+    "pieces": GROUND | {"chunks", "streaming", "data.audio"},
     "separation": GROUND | {"released", "inference", "downstream", "losses", "layers", "data.audio"},
-    "inference": GROUND
-    | {"released", "chunks", "models", "bitstream", "profile", "entropy", "streaming", "features", "data.audio"},
+    "inference": GROUND | {"released", "pieces", "models", "bitstream", "profile", "entropy", "features", "data.audio"},
     "synthesis": GROUND | {"inference", "downstream", "bitstream", "data.audio", "data.text"},
     "files": GROUND | {"inference", "streaming", "bitstream", "data.audio"},
 }
