@@ -18,23 +18,20 @@ import torch
 
 from pscodec import released
 from pscodec.bitstream import MOST_PAYLOAD, MOST_SECONDS, Header, Stream, read, write
-from pscodec.chunks import cut, decode_chunks, encode_chunks, join
-from pscodec.data.audio import as_wav, load_audio, resample, silence, to_channels
+from pscodec.data.audio import as_wav, load_audio, resample, to_channels
 from pscodec.entropy.find import Languages
 from pscodec.features import FBank, LogMel
 from pscodec.models.optimise import optimise
+from pscodec.pieces import Pieces
 from pscodec.profile import Profile, Tokens, Vector, find_profile
 from pscodec.side_tokens import FILE, SideTokens
-from pscodec.streaming import StreamDecoder, StreamEncoder
 from pscodec.types import Prompt
 from pscodec.utils.errors import UserError
 from pscodec.utils.hparams import build_only, plain
 from pscodec.utils.weights import load_weights
 
 PROMPT = 30.0  # seconds of a prompt that are looked at: attention over hours would take them
-BATCH = 60.0  # seconds coded at once, of one recording or of several of one length; of longer ones piece by piece
 OWN = object()  # as a prompt: the recording itself
-FADE = 0.02  # seconds from speech to the silence of a lost stretch, and back
 
 
 def load_codec(
@@ -55,11 +52,11 @@ def load_codec(
     bf16 where `device` computes it natively; then it is made for use (models/optimise), neither to train nor to save.
     None leaves it as in training, and gradients pass. `n_q`: codebooks to code with, of a codec trained for
     several numbers (`model.quantizer.n_q` changes it later); streams of any number are decoded in any case. `entropy`:
-    the language model that packets of `packet` seconds are coded with, its file or folder, or `auto`, the one in `exp`;
-    None codes them plainly, and finds those in `exp` all the same to decode with. `sampling`: how a codec that
-    generates what it decodes is to do so, where not as it is configured (models.sampling.Sampling). `vectors`: send
-    prompts as vectors of 8-bit numbers, even where `exp` has codebooks that make few tokens of them (side_tokens).
-    Raises UserError in one line.
+    the language model that packets of `packet` seconds (1; a codec of chunks has its own) are coded with, its file or
+    folder, or `auto`, the one in `exp`; None codes them plainly, and finds those in `exp` all the same to decode with.
+    `sampling`: how a codec that generates what it decodes is to do so, where not as it is configured
+    (models.sampling.Sampling). `vectors`: send prompts as vectors of 8-bit numbers, even where `exp` has codebooks that
+    make few tokens of them (side_tokens). Raises UserError in one line.
     """
     exp = released.folder(exp)
     if not (exp / "hyperparams.yaml").is_file():
@@ -72,6 +69,9 @@ def load_codec(
     fingerprint = bytes.fromhex(codes_of) if codes_of else _fingerprint(model)
     if packet is not None and not 0 < packet < math.inf:
         raise UserError(f"a packet cannot have {packet:g} s")
+    if packet is not None and model.chunk:
+        seconds = (model.chunk - model.overlap) / model.sample_rate
+        raise UserError(f"{exp}: its packets are its chunks, one every {seconds:g} s; none of {packet:g} s")
     if n_q is not None:
         try:
             model.quantizer.n_q = n_q
@@ -99,7 +99,7 @@ def _set_sampling(model, exp, sampling):
         raise UserError(str(error)) from None
 
 
-class Coder:
+class Coder(Pieces):
     """Wraps a `Codec` for recordings. `meta` says which checkpoint it is (step, score), `name` is for people,
     `languages` (entropy.find.Languages) has the language models for it, `packet` is the seconds of a packet, `tokens`
     (side_tokens.SideTokens) has the codebooks of what it sends of a prompt, which with `vectors` are only read by."""
@@ -115,10 +115,10 @@ class Coder:
         tokens=None,
         vectors=False,
     ):
-        self.model, self.meta, self.name = model, meta or {}, name
+        super().__init__(model)
+        self.meta, self.name = meta or {}, name
         self.tokens, self.vectors = tokens or SideTokens(), vectors
         self.languages, self.packet = languages or Languages(), packet or 1.0
-        self.device = next(model.parameters()).device
         self.fingerprint = fingerprint or _fingerprint(model)
         self.bits = max(1, math.ceil(math.log2(model.codebook_size)))
 
@@ -305,7 +305,7 @@ class Coder:
             for item, p in zip(items, prompts, strict=True)
         ]
         signals = [resample(signal, sample_rate, self.model.sample_rate) for item in items for signal in item]
-        coded = zip(*self._codes(signals), signals, strict=True)
+        coded = zip(*self.codes_of(signals), signals, strict=True)
         streams = [
             [
                 Stream(header, codes, wav.shape[-1], scales=scales)
@@ -315,23 +315,6 @@ class Coder:
         ]
         streams = [item if channels == "split" else item[0] for item in streams]
         return streams if batch else streams[0]
-
-    def _codes(self, wavs):
-        """Codes `[K, T]` (numpy) of each of `wavs` `[C, L]` at the codec's rate, and the scales of their packets."""
-        codes, none = [None] * len(wavs), [[] for _ in wavs]
-        if self.model.chunk:
-            pieces = [list(self.encode_pieces([wav])) for wav in wavs]
-            codes = [np.concatenate([found for _, found, _ in coded], 1) for coded in pieces]
-            return codes, [[scale for *_, scales in coded for scale in scales] for coded in pieces]
-        for group in self._groups([(-(-w.shape[-1] // self.model.hop_length),) for w in wavs]):
-            if wavs[group[0]].shape[-1] > BATCH * self.model.sample_rate:  # alone, and too long to be computed at once
-                pieces = self.encode_pieces(wavs[group[0]].split(self.model.piece * self.model.sample_rate, 1))
-                codes[group[0]] = np.concatenate([found for _, found, _ in pieces], 1)
-                continue
-            batch = torch.stack([self.model.pad(wavs[i][None])[0] for i in group])
-            for i, found in zip(group, self.model.encode(batch.to(self.device)).cpu().numpy(), strict=True):
-                codes[i] = found
-        return codes, none
 
     def decode(self, stream, profiles=()):
         """A `bitstream.Stream` -> `wav` `[C, n_samples]`, float32, at the codec's rate; a list -> a list.
@@ -343,111 +326,9 @@ class Coder:
         profiles = [profiles] if isinstance(profiles, str | Path | Profile) else profiles
         sides = [self.side(s.header, profiles) for s in streams]
         with torch.inference_mode():
-            wavs = self._decode(streams, sides)
+            wavs = self.wavs_of(streams, sides)
         wavs = [wav.clone() for wav in wavs]  # tensors like any other
         return wavs if isinstance(stream, list | tuple) else wavs[0]
-
-    def _decode(self, streams, sides):
-        wavs = [torch.zeros(self.model.channels, 0)] * len(streams)
-        for group in self._groups([(s.codes.shape[1], *side) for s, side in zip(streams, sides, strict=True)]):
-            side = {name: torch.cat([sides[i][name] for i in group]) for name in sides[group[0]]}
-            first = streams[group[0]]
-            if self.model.chunk:
-                found = [self._joined(streams[i], sides[i], self._packet["frames_per_packet"]) for i in group]
-            elif first.codes.shape[1] > BATCH * self.model.frame_rate:
-                found = [self._joined(first, side, round(self.model.piece * self.model.frame_rate))]
-            else:
-                codes = torch.cat([self.codes(streams[i].codes) for i in group])
-                found = self.model.decode(codes, side).float().cpu()
-            for i, wav in zip(group, found, strict=True):
-                wavs[i] = silence(wav[:, : streams[i].n_samples], 0, self.in_samples(streams[i].lost), self.fade)
-        return wavs
-
-    def _joined(self, stream, side, frames):
-        """The waveform `[C, L]` of a stream, so many frames after so many."""
-        blocks = np.split(stream.codes, range(frames, stream.codes.shape[1], frames), 1)
-        scales = stream.scales or [None] * len(blocks)
-        if len(scales) != len(blocks):
-            raise UserError(f"{len(scales)} scales for {len(blocks)} packets")
-        return torch.cat(list(self.decode_pieces(zip(blocks, scales, strict=True), side)), 1)
-
-    @torch.inference_mode()
-    def encode_pieces(self, wavs):
-        """Blocks `[C, n]` of a recording at the codec's rate -> triples of each, the codes `[K, t]` (numpy) that it
-        completes, and the scales of their packets; the last one may have an empty block. A codec of chunks cuts them
-        anew; another one that cannot be streamed answers only at the end."""
-        if self.model.chunk:
-            new = 0  # where in a chunk what was not in the one before begins
-            for wav, codes, scale in encode_chunks(self.model, cut(wavs, self.model.chunk, self.model.overlap)):
-                yield wav[:, new:], codes, [scale]
-                new = self.model.overlap
-            return
-        stream, whole = self._streamed(StreamEncoder), [torch.zeros(self.model.channels, 0)]
-        for wav in wavs:
-            if stream:
-                codes = stream.push(wav[None].to(self.device))[0].cpu().numpy()
-            else:
-                whole.append(wav)
-                codes = np.zeros((self.model.n_q, 0), np.int64)
-            yield wav, codes, []
-        codes = stream.finish() if stream else self.model.encode(torch.cat(whole, 1)[None].to(self.device))
-        yield torch.zeros(self.model.channels, 0), codes[0].cpu().numpy(), []
-
-    @torch.inference_mode()
-    def decode_pieces(self, sent, side):
-        """Blocks of codes `[K, t]` (numpy), each with the scale of its packet (None: it has none, or is lost) ->
-        waveforms `[C, n]`, float32, as they are completed. Of a codec of chunks, a block is a packet."""
-        if self.model.chunk:
-            chunks = decode_chunks(self.model, ((self.codes(codes), scale) for codes, scale in sent), side)
-            yield from join(chunks, self.model.overlap)
-            return
-        stream, blocks = self._streamed(StreamDecoder, side), (self.codes(codes) for codes, _ in sent)
-        if stream is None:
-            whole = list(blocks)
-            yield (
-                self.model.decode(torch.cat(whole, -1), side)[0].float().cpu()
-                if whole
-                else torch.zeros(self.model.channels, 0)
-            )
-            return
-        for block in blocks:
-            yield stream.push(block)[0].float().cpu()
-        yield stream.finish()[0].float().cpu()
-
-    def _streamed(self, kind, *args):
-        """A StreamEncoder or StreamDecoder, None for a codec that refuses."""
-        try:
-            return kind(self.model, *args)
-        except UserError:
-            return None
-
-    def codes(self, codes):
-        """Codes `[K, t]` (numpy), as they were read -> `[1, K, t]` for the model; UserError if it has no such entry."""
-        if codes.size and codes.max() >= self.model.codebook_size:
-            raise UserError(f"code {codes.max()} in a codebook of {self.model.codebook_size}")
-        return torch.from_numpy(codes).to(self.device)[None]
-
-    def in_samples(self, lost):
-        """Stretches of frames as stretches of samples."""
-        frames, samples = 1, self.model.hop_length
-        if self.model.chunk:  # whole packets
-            frames, samples = self._packet["frames_per_packet"], self._packet["samples_per_packet"]
-        return [(start // frames * samples, stop // frames * samples) for start, stop in lost]
-
-    @property
-    def fade(self):
-        return round(FADE * self.model.sample_rate)
-
-    def _groups(self, kinds):
-        """Indices of items of one kind (its frames, and what else must agree), together as many as make BATCH seconds;
-        empty ones left out."""
-        alike = {}
-        for i, kind in enumerate(kinds):
-            alike.setdefault(kind, []).append(i)
-        for (n, *_), indices in alike.items():
-            most = max(1, int(BATCH * self.model.frame_rate / max(1, n)))
-            if n:
-                yield from (indices[at : at + most] for at in range(0, len(indices), most))
 
 
 def _is_batch(wav):

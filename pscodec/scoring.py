@@ -1,14 +1,11 @@
 """Many recordings scored, in several processes, each row noted when it is done: of stage 6 and of `pscodec score`."""
 
-import concurrent.futures
 import functools
 import hashlib
 import itertools
 import json
-import multiprocessing
 import os
 from collections import Counter
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from pscodec.metrics.align import aligned
 from pscodec.metrics.scorer import METRICS, Scorer, Weights, columns
 from pscodec.utils import lines, ranks
 from pscodec.utils.errors import UserError
+from pscodec.utils.processes import in_processes
 from pscodec.utils.progress import progress
 
 LONGEST_GAP = 0.5  # seconds that a signal may be longer or shorter than its reference where it need not be as long
@@ -172,7 +170,9 @@ def _score_share(todo, cache, how):
     """Score what is to do and note it in `cache`: `[(job, row of the cache, seconds a metric)]`."""
     scored = []
     with lines.appending(cache) as write:
-        for job, old, result in progress(_run(todo, how), "scoring", total=len(todo), disable=not todo):
+        names = sorted({name for _, missing, _ in todo for name in missing})
+        done = in_processes(_score, todo, how.nj, _start_worker, (names, how))
+        for (job, _, old), result in progress(done, "scoring", total=len(todo), disable=not todo):
             seconds, rates, found, failures, times = result
             new = {
                 "key": job.key,
@@ -196,45 +196,11 @@ def _row(job, result):
     return {**keys, "seconds": result["seconds"], **found, **rates, "failures": failures, "names": job.names}
 
 
-def _run(todo, how):
-    """Yield `(job, old, result)` as they are done."""
-    names = sorted({name for _, missing, _ in todo for name in missing})
-    if how.nj == 1 or len(todo) < 2:
-        if todo:
-            _start_worker(names, how)
-        for job, missing, old in todo:
-            yield job, old, _score(job, missing)
-        return
-    threads = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"  # read by the workers when they start: one thread each
-    try:
-        with concurrent.futures.ProcessPoolExecutor(
-            min(how.nj, len(todo)), multiprocessing.get_context("spawn"), _start_worker, (names, how, 1)
-        ) as pool:
-            futures = {pool.submit(_score, job, missing): (job, old) for job, missing, old in todo}
-            try:
-                for future in concurrent.futures.as_completed(futures):
-                    yield *futures[future], future.result()
-            except BrokenProcessPool:
-                raise UserError("a scoring process died (out of memory?); rows that are done are kept, rerun") from None
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-    finally:
-        if threads is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = threads
-
-
 _work = ()  # of this process: the metrics, and How
 
 
-def _start_worker(names, how, threads=None):
+def _start_worker(names, how):
     global _work
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
     _work = (tuple(names), how)
 
 
@@ -249,8 +215,9 @@ def _scorer(names, how):
     return Scorer(names, Weights(how.utmos, how.whisper, embed))
 
 
-def _score(job, names):
-    """`(seconds, rates, scores, failures, times)` of one job."""
+def _score(task):
+    """`(seconds, rates, scores, failures, times)` of one job and the metrics that it lacks."""
+    job, names, _ = task
     ref, hyp, rate, rates = load_pair(job)
     return len(ref) / rate, rates, *_scorer(*_work)(ref, hyp, rate, names, job.text, job.language)
 

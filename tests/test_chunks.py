@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from conftest import make_experiment
 from test_encodec import assert_same_codes, random_public
 
 from pscodec import bitstream
@@ -14,7 +15,7 @@ from pscodec.discriminators.base import Discriminators
 from pscodec.discriminators.msstft import MultiScaleSTFTDiscriminator
 from pscodec.downstream.codec import FrozenCodec
 from pscodec.files import _wav_head, decode_file, encode_file
-from pscodec.inference import Coder
+from pscodec.inference import Coder, load_codec
 from pscodec.layers.seanet import Decoder, Encoder
 from pscodec.models.encodec import EnCodec
 from pscodec.models.optimise import optimise
@@ -166,6 +167,14 @@ def test_a_lost_packet_is_silent_and_the_rest_is_where_it_was(coder, tmp_path):
     decode_file(coder, tmp_path / "a.psc", tmp_path / "a_hat.wav")
     written = soundfile.read(tmp_path / "a_hat.wav", dtype="int16")[0]
     assert same_samples(bad, written)
+
+
+def test_packets_that_are_not_its_chunks_are_refused(tmp_path):
+    exp, options = tmp_path / "exp", {"width": 4, "latent_dim": 8, "n_residual": 2, "codebook_size": 16}
+    make_experiment(exp, config="encodec_48k", **options, **{"codec.quantizer.drawn": [1, 2]})
+    assert load_codec(exp).header(None).frames_per_packet == 150
+    with pytest.raises(UserError, match="its packets are its chunks, one every 0.99 s; none of 2 s"):
+        load_codec(exp, packet=2)
 
 
 def test_streams_refuse_chunks_by_name(coder):

@@ -474,6 +474,28 @@ def test_a_users_folder(local, tmp_path, capsys):
     assert snapshot(mine) == before
 
 
+def test_speaker_folders_may_be_links(local, tmp_path):
+    root, store = tmp_path / "root/corpus", tmp_path / "store"
+    for n in range(3):
+        tone(store / f"anna/day/{n}.wav")
+        tone(root / f"ben/{n}.wav")
+    tone(tmp_path / "root/outside.wav")
+    for link, target in (
+        ("anna", store / "anna"),
+        ("aaron", root / "ben"),  # there already
+        ("ben/up", root),
+        ("ben/out", tmp_path / "root"),
+        ("anna2", root / "anna"),  # a link to a link
+        ("none", store / "none"),
+    ):
+        (root / link).symlink_to(target)
+    (store / "anna/day/back").symlink_to(store / "anna")
+    recordings, left_out = local("corpora").walk_speakers(root)
+    day = [f"anna-day_{n}" for n in range(3)]
+    assert [r.utt for r in recordings] == [*day, "ben-0", "ben-1", "ben-2"] and not left_out
+    assert recordings[0].path == root / "anna/day/0.wav"
+
+
 def test_many_speakers_are_held_out_whole(local, tmp_path):
     for spk in range(20):
         for n in range(3):

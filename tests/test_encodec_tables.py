@@ -48,6 +48,18 @@ def test_what_a_row_calls(tables, systems, tmp_path):
     # a tenth of the preset's 3,400 steps, and of what is counted in them
     assert train["--total_steps"] == "340" and train["--adversarial_start"] == "330" and train["--lr"] == "1e-4"
     assert train["--codec.quantizer.drawn"] == "[8]" and options["--nj"] == "2" and options["--preset"] == "mini"
+    language = tables.command(systems["encodec"], args)
+    language = language[language.index("--entropy-args") + 1].split()
+    # a tenth of its 600 steps (conf/language/mini.yaml), too
+    assert dict(zip(language[::2], language[1::2], strict=True)) == {
+        "--total_steps": "60",
+        "--warmup": "5",
+        "--steps_per_epoch": "15",
+        "--ckpt_interval_steps": "15",
+        "--log_steps": "5",
+    }
+    args.budget = None
+    assert "--entropy-args" not in tables.command(systems["encodec"], args)
 
 
 def write_scores(tables, out, row, n_q, *rows):

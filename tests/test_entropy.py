@@ -1,5 +1,6 @@
 """Entropy coding: range coder and fixed point by hand, the network that both sides run, files that need it."""
 
+import json
 import math
 import shutil
 
@@ -10,7 +11,9 @@ import torch
 from test_inference import RATE, speech
 
 from pscodec import bitstream, cli
+from pscodec.bin import decode, evaluate
 from pscodec.bitstream import Header, Stream
+from pscodec.data.kaldi import Utterance, write_data_dir, write_table
 from pscodec.entropy import ranges
 from pscodec.entropy.coder import EntropyCoder
 from pscodec.entropy.export import export
@@ -246,6 +249,26 @@ def test_commands_find_the_language_model_or_refuse(exp, tiny_exp, tmp_path, cap
         decode("x.psc", "c.wav", tiny_exp)
     assert not (tmp_path / "c.wav").exists()
     assert decode("x.psc", "c.wav", tiny_exp, "--entropy", str(exp / "entropy")) == wav
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_what_is_decoded_elsewhere_or_by_anothers_language_model_can_be_scored(exp, tiny_exp, tmp_path, elsewhere):
+    soundfile.write(tmp_path / "a-1.wav", speech(2), RATE)
+    write_data_dir(tmp_path / "data/test", [Utterance("a-1", "a", str(tmp_path / "a-1.wav"), 2.0)])
+    write_table(tmp_path / "data/test/utt2prompt", {"a-1": "a-1"})
+    data = ["--data", str(tmp_path / "data"), "--splits", "test"]
+    if elsewhere:  # the codec's own, in a folder that has no codec
+        out, how = tmp_path / "out", ["--exp", str(exp), "--entropy", "auto", "--out", str(tmp_path / "out")]
+    else:
+        out = tmp_path / "same"
+        shutil.copytree(tiny_exp, out)
+        how = ["--exp", str(out), "--entropy", str(exp / "entropy")]
+    decode.main([*data, *how, "--packet", "1", "--device", "cpu"])
+    with pytest.raises(UserError, match="which is not here"):
+        bitstream.read(out / "decode/test/psc/a-1.psc")
+    evaluate.main([*data, "--exp", str(out), "--metrics", "stoi", "--nj", "1"])
+    books = json.loads((out / "summary.json").read_text())["test"]["codec"]["codebooks"]
+    assert len(books) == 1 and books[0]["frames"] == 150
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Thin YAML: what composes, and what is refused in one line."""
 
 import pytest
+import torch
 
 from pscodec.utils.errors import UserError
 from pscodec.utils.hparams import build, build_only, compose, plain, resolve
@@ -176,6 +177,24 @@ def test_a_key_that_is_new_counts_as_its_default(exp):
     ):
         with pytest.raises(UserError, match=told):
             resumed(exp, {"lr": 0.3} | options)
+
+
+def test_discriminators_that_were_written_out_are_those_that_a_list_makes():
+    head = "discriminators:\n  modules:\n    each: !new:pscodec.discriminators.base.ByBitrate\n"
+    mpd = "pscodec.discriminators.mpd.MultiPeriodDiscriminator\n"
+    each = "".join(f"        {k}: !new:{mpd}          width: 1\n" for k in (2, 4))
+    now = f"{head}      n_q: [2, 4]\n      part: !name:{mpd}        width: 1\n"
+    assert as_now(plain(f"{head}      parts:\n{each}")) == plain(now)
+    first, second = build(now)["discriminators"]["modules"]["each"].parts.values()
+    pairs = zip(first.parameters(), second.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs), "each begins by itself"
+
+
+def test_one_word_for_a_list_is_a_list_of_one(conf):
+    (conf / "base.yaml").write_text(BASE + "frozen: []\nsizes: [1, 2]\n")
+    text = resolve(compose(conf / "base.yaml"), {"frozen": "encoder", "sizes": 3})
+    assert plain(text)["frozen"] == ["encoder"] and plain(text)["sizes"] == [3]
+    assert plain(resolve(compose(conf / "base.yaml"), {"frozen": ["a", "b"], "sizes": None}))["frozen"] == ["a", "b"]
 
 
 def test_older_words_are_understood():

@@ -41,20 +41,10 @@ MAY_IMPORT = {
     "scoring": GROUND | {"coders", "metrics", "prompts", "data.audio"},
     "streaming": GROUND | {"models", "layers"},
     "chunks": set(),
+    "pieces": GROUND | {"chunks", "streaming", "data.audio"},
     "separation": GROUND | {"released", "inference", "downstream", "losses", "layers", "data.audio"},
     "inference": GROUND
-    | {
-        "released",
-        "chunks",
-        "models",
-        "bitstream",
-        "profile",
-        "side_tokens",
-        "entropy",
-        "streaming",
-        "features",
-        "data.audio",
-    },
+    | {"released", "pieces", "models", "bitstream", "profile", "side_tokens", "entropy", "features", "data.audio"},
     "synthesis": GROUND | {"inference", "downstream", "bitstream", "data.audio", "data.text"},
     "files": GROUND | {"inference", "streaming", "bitstream", "data.audio"},
 }

@@ -109,7 +109,7 @@ def test_a_batch_of_different_lengths_equals_one_by_one(codec):
 
 
 def test_long_recordings_in_memory_are_coded_in_pieces(codec, monkeypatch):
-    monkeypatch.setattr("pscodec.inference.BATCH", 3.0)
+    monkeypatch.setattr("pscodec.pieces.BATCH", 3.0)
     wav = speech(7.01)
     pieces = codec.encode(wav, RATE, PROMPT)
     decoded = codec.decode(pieces)

@@ -208,6 +208,8 @@ def test_mean_and_interval():
     assert mean_ci([1.0, 2.0, 3.0], [7, 7, 7]) == mean_ci([1.0, 2.0, 3.0])
     assert format_mean(mean_ci([1.0, 2.0, 3.0])) == "2.000 ± 2.484"
     assert format_mean(None) == "-"
+    assert format_mean(mean_ci([1.0, 2.0, 3.0]), 3) == "2.000 ± 2.484" and format_mean(mean_ci([]), 3) == "-"
+    assert format_mean(mean_ci([1.0, 2.0, 3.0]), 50) == "2.000 ± 2.484 (n 3)"
 
 
 def test_codebook_usage_by_hand():

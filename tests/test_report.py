@@ -44,6 +44,7 @@ def tiny(tmp_path):
         "pesq": {**mean_ci([]), "failed": 2},
         "bitrate_codes": {**mean_ci([680.0, 680.0]), "failed": 0},
         "bitrate_total": {**mean_ci([5000.0, 5100.0]), "failed": 0},
+        "wer": {**mean_ci([0.25]), "failed": 0},
         "codebooks": [{"size": 512, "frames": 150, "used": 128, "usage": 0.25, "perplexity": 64.0}],
     }
     control = {"utterances": 2, "stoi": {**mean_ci([0.3, 0.4]), "failed": 0}, "codebooks": []}
@@ -69,6 +70,7 @@ def test_the_page(tiny, capsys):
         "<h1>tiny (PSCodec)</h1>",
         "<b>198</b>",  # steps
         "0.850<small>± 0.635</small>",  # mean and half width of 0.8 and 0.9: 12.706 * 0.05
+        "0.250<small>n 1</small>",  # words of one of the two utterances
         "<b>680</b>",
         "prompt of a wrong speaker",
         "PSCodec-Base, test-clean, 1 codebook<",
@@ -85,6 +87,7 @@ def test_the_page(tiny, capsys):
     assert all((out / link).stat().st_size > 500 for link in links)
     markdown = (out / "results.md").read_text(encoding="utf-8")
     assert "| test | tiny | 2 | 680 ± 0 |" in markdown and "0.932" in markdown
+    assert " | 0.250 (n 1) |" in markdown and "n 2" not in markdown
 
 
 def test_several_experiments_and_no_extras(tiny):

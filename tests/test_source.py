@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from pscodec.layers.push_graph import Pushed
-from pscodec.layers.source import Excitation, SourceFilter, Spectra
+from pscodec.layers.source import HIGHEST, Excitation, SourceFilter, Spectra
 from pscodec.layers.spectrum import InverseParts
 from pscodec.losses.pitch import PitchLoss
 from pscodec.models.hificodec import HifiCodec
-from pscodec.models.source import Decoder
+from pscodec.models.source import Decoder, PitchHead
 from pscodec.models.vocos import Encoder
 from pscodec.quantizers.rvq import GroupResidualVQ
 from pscodec.types import CodecOutput, Evidence, Plan
@@ -99,6 +99,17 @@ def test_the_loss_is_how_far_the_pitch_is_off():
     assert value() == pytest.approx(0.1, abs=0.03)
     told[:, 1] *= -1
     assert value() > 0.7, "voiced for unvoiced and the other way round"
+
+
+def test_what_a_codec_can_tell_is_what_it_learns():
+    head, loss = PitchHead(16, 8), PitchLoss(24000, 320)
+    torch.nn.init.zeros_(head.pitch.weight)
+    torch.nn.init.constant_(head.pitch.bias, 100.0)  # as high as it goes
+    told = head(torch.zeros(1, 16, 3))[0].exp()
+    f0, voiced = loss.track(harmonic(HIGHEST + 100, 1.0)[None], 75)
+    assert told.max().item() == pytest.approx(f0.max()) == HIGHEST and not voiced[0, 10:-10].any()
+    f0, voiced = loss.track(harmonic(HIGHEST - 100, 1.0)[None], 75)
+    assert f0[0, 10:-10] == pytest.approx(HIGHEST - 100, rel=0.03) and voiced[0, 10:-10].all()
 
 
 def test_a_codec_without_pitch_is_named(codec):

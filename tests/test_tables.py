@@ -109,6 +109,11 @@ def test_budgets_and_the_users_options_reach_every_row(made):
     assert parent.options["quantize_start"] == child.options["quantize_start"]  # ICT wants the same codec
 
 
+def test_a_budget_asks_no_quantizer_for_what_it_has_not(made):
+    runs, _ = made("--rows", "dac base", "--n-q", "1", "--budget", "10")
+    assert {run.row.id: "quantize_start" in run.options for run in runs} == {"dac": False, "base": True}
+
+
 def test_libritts_brings_ljspeech_for_table_ii_alone(made):
     assert made("--corpus", "libritts", "--n-q", "1")[0][0].corpora == ["libritts", "ljspeech"]
     assert made("--corpus", "libritts", "--n-q", "1", "--tables", "I")[0][0].corpora == ["libritts"]

@@ -57,6 +57,15 @@ TINY = {
 }
 
 
+@pytest.mark.parametrize("option", ["beam", "quantize_start", "channels"])
+@pytest.mark.parametrize("config", ["dac", "apcodec"])
+def test_an_option_that_no_part_takes_is_refused(tmp_path, config, option):
+    main = runpy.run_path(str(CONF.parent / "train.py"))["main"]
+    with pytest.raises(SystemExit, match=f"--{option}: no part of .*{config}.yaml takes it"):
+        main([str(CONF / f"{config}.yaml"), "--exp", str(tmp_path / "exp"), f"--{option}", "2"])
+    assert not (tmp_path / "exp").exists()
+
+
 def new_brain(folder, lr=3e-3, lr_discriminators=3e-2, **keys):
     """A CodecBrain that has not begun."""
     text = resolve(compose(CONF / "pscodec_base_no_vpp.yaml", [CONF / "presets/mini.yaml"]), TINY | keys)
@@ -207,8 +216,8 @@ def test_a_number_of_codebooks_is_drawn_for_the_batch_and_counted(tmp_path):
 def test_a_discriminator_of_each_bitrate_learns_in_its_steps(tmp_path, keys):
     brain = new_brain(tmp_path, **keys)
     brain.modules.codec.quantizer.drawn = (1, 2)
-    parts = {n_q: MultiPeriodDiscriminator((2,), 1) for n_q in (1, 2)}
-    brain.modules.discriminators = Discriminators({"each": ByBitrate(parts)})
+    part = functools.partial(MultiPeriodDiscriminator, (2,), 1)
+    brain.modules.discriminators = Discriminators({"each": ByBitrate(part, (1, 2))})
     brain.on_fit_start()
     brain.modules.train()
     for step, batch in enumerate(batches(6)):

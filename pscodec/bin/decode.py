@@ -10,6 +10,9 @@ seconds of the normal one (prompt_Ns), of another speaker (wrong_prompt), white 
 level (noise_prompt), none at all (no_prompt: nothing is sent, zeros are added). --exp may be a released codec's name,
 with --out to write elsewhere.
 
+Entropy coded (--entropy), files need their language model to be read: it is copied beside them, as
+SPLIT/entropy.safetensors, where the experiment that they are written to has it not.
+
 Every file carries its prompt's vectors, 8 bits a number, as files between strangers would; `side_bytes` counts them.
 Started by torchrun, its processes share the utterances, each on its own GPU.
 """
@@ -26,6 +29,8 @@ from pscodec.data import prompts as prompting
 from pscodec.data.audio import load_audio, resample, save_audio
 from pscodec.data.kaldi import read_data_dir, write_table
 from pscodec.data.prompts import Prompts
+from pscodec.entropy.find import Languages
+from pscodec.entropy.network import FILE
 from pscodec.inference import load_codec
 from pscodec.scoring import spread
 from pscodec.utils import ranks
@@ -72,7 +77,14 @@ def decode_split(coder, folder, out, condition=None, allow_pipes=False, max_utts
         header = "utt\tseconds\tcodes_bytes\tside_bytes\ttotal_bytes"
         write_text(out / "bits.tsv", "\n".join([header, *(rows[utt] for utt in utterances)]) + "\n")
         write_table(out / "wav.scp", {utt: out / "wav" / f"{utt}.wav" for utt in utterances})
+        keep_language(coder.languages.chosen, out)
     return len(utterances)
+
+
+def keep_language(language, out):
+    """Lay the language model that coded the files in `out`, EXP/decode/SPLIT, beside them, where EXP has it not."""
+    if language and all(language.fingerprint != known.fingerprint for known in Languages(out.parents[1]).all()):
+        language.save(out / FILE)
 
 
 @torch.inference_mode()
@@ -129,12 +141,11 @@ def main(argv=None):
         if split not in args.splits.split():
             raise UserError(f"--prompts names {split}, which is not among --splits ({args.splits})")
 
-    packet = args.packet
-    if packet is None:
-        packet = FILE_PACKET if args.entropy else 1.0
-    how = {"n_q": args.n_q, "entropy": args.entropy, "packet": packet, "vectors": args.vectors}
+    how = {"n_q": args.n_q, "entropy": args.entropy, "packet": args.packet, "vectors": args.vectors}
     how["sampling"] = dict(many.sampling(args))
     coder = load_codec(args.exp, args.checkpoint, args.device, **how)
+    if args.entropy and args.packet is None:
+        coder.packet = FILE_PACKET
     out = (args.out or args.exp) / "decode"
     print(f"decoding with the {args.checkpoint} checkpoint of {args.exp}: step {coder.meta.get('step')}")
     for split in args.splits.split():

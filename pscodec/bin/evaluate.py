@@ -163,10 +163,14 @@ def read_codes(folder, utts):
     from pscodec import bitstream
     from pscodec.entropy.find import Languages
 
-    languages = Languages(folder.parents[2])
+    places = [Languages(folder.parents[2]), Languages(folder.parent)]  # the experiment; where stage 5 lays another's
+
+    def entropy(header):
+        return next(filter(None, (languages.coder(header) for languages in places)), None)
+
     for path in sorted(folder.glob("*.psc")):
         if path.stem in utts:
-            stream = bitstream.read(path, languages.coder)
+            stream = bitstream.read(path, entropy)
             yield stream.codes, 1 << stream.header.bits
 
 

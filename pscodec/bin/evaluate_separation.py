@@ -14,21 +14,19 @@ its rows stay in its folder until stage 5 writes it again. Processes of torchrun
 """
 
 import argparse
-import concurrent.futures
 import itertools
 import json
-import multiprocessing
-import os
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
 
 from pscodec.metrics.separation import METRICS, ORDERS, SeparationScorer, columns, pesq_mode
 from pscodec.metrics.summary import format_mean, mean_ci
+from pscodec.scoring import spread
 from pscodec.utils import ranks
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
+from pscodec.utils.processes import in_processes
 from pscodec.utils.progress import progress
 
 KEYS = ("split", "condition", "utt", "seconds")
@@ -117,7 +115,7 @@ def condition_rows(args, split, condition, names):
         "estimates": _stamp(done),
     }
     old = _read(kept, wanted) if ranks.first() and not args.rescore else None
-    scored = list(score(args, split, condition, names, ranks.share(_chosen(args, split) if old is None else [])))
+    scored = score(args, split, condition, names, ranks.share(_chosen(args, split) if old is None else []))
     shares = ranks.gather(scored)
     if not ranks.first():
         return []
@@ -139,8 +137,7 @@ def _chosen(args, split):
     from pscodec.data.mixture import read_mixtures
 
     mixtures, _ = read_mixtures(args.data / split)
-    n = min(len(mixtures), args.max_mixtures or len(mixtures))
-    return [i * len(mixtures) // n for i in range(n)]
+    return spread(range(len(mixtures)), args.max_mixtures)
 
 
 def _stamp(path):
@@ -149,25 +146,14 @@ def _stamp(path):
 
 
 def score(args, split, condition, names, chosen):
-    """Yield the rows of the mixtures `chosen` in a condition as they are done."""
+    """The rows of the mixtures `chosen`, numbers, in a condition, in order."""
     if not chosen or (condition == REFERENCE and "dnsmos" not in names):
-        return
+        return []
     names = ["dnsmos"] if condition == REFERENCE else names
     start = (args.exp / "separated" / f"{split}.{condition}", args.data / split, names, args.order)
     bar = {"desc": f"score {split}.{condition}", "total": len(chosen)}
-    if args.nj == 1 or len(chosen) == 1:
-        _start_worker(*start)
-        results = map(_score, chosen)
-        yield from ({"split": split, "condition": condition, **row} for row in progress(results, **bar))
-        return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the workers when they start: one thread each
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(min(args.nj, len(chosen)), context, _start_worker, start) as pool:
-        try:
-            for row in progress(pool.map(_score, chosen), **bar):
-                yield {"split": split, "condition": condition, **row}
-        except BrokenProcessPool:
-            raise UserError("a scoring process died (out of memory?)") from None
+    done = progress(in_processes(_score, chosen, args.nj, _start_worker, start), **bar)
+    return [{"split": split, "condition": condition, **row} for _, row in sorted(done, key=lambda pair: pair[0])]
 
 
 _work = None  # of this process: scorer, dataset, folder of the estimates, whether they stand in order
@@ -177,7 +163,6 @@ def _start_worker(folder, data, names, order):
     global _work
     from pscodec.data.mixture import MixtureDataset
 
-    torch.set_num_threads(1)
     _work = SeparationScorer(names, search(order)), MixtureDataset(data), folder, in_order(folder, order)
 
 
@@ -234,7 +219,8 @@ def print_summary(summary, names):
         shown = [c for c in columns(names) if any(c in entry for entry in entries.values())]
         table = [[split, "n", *shown]]
         for condition, entry in entries.items():
-            table.append([condition, str(entry["mixtures"]), *(format_mean(entry.get(c)) for c in shown)])
+            n = entry["mixtures"]
+            table.append([condition, str(n), *(format_mean(entry.get(c), n) for c in shown)])
         widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
         for first, *rest in table:
             print("  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]))

@@ -7,20 +7,16 @@ utterance: cosines of the m of two parts, shares of tokens that they have in com
 and OUT.light.png, OUT.dark.png.
 """
 
-import argparse
 from itertools import combinations
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+from pscodec.bin.figures import compare
 from pscodec.data.audio import load_audio, resample
 from pscodec.data.kaldi import read_data_dir
 from pscodec.inference import load_codec
-from pscodec.metrics.summary import format_mean, mean_ci
-from pscodec.utils import plot
 from pscodec.utils.errors import UserError, one_line_errors
-from pscodec.utils.files import write_text
 from pscodec.utils.progress import progress
 
 PAIRS = list(combinations(("whole", "first", "last"), 2))
@@ -51,47 +47,22 @@ def measure(exp, folder, checkpoint, allow_pipes, device):
     return rows
 
 
-def write(out, found):
-    """The table of utterances, the means, and the figure in its two themes."""
-    lines = ["\t".join(("exp", "utt", *COLUMNS))]
-    for name, rows in found.items():
-        lines += ["\t".join((name, utt, *(f"{row[c]:.6f}" for c in COLUMNS))) for utt, row in rows.items()]
-    write_text(out.with_name(f"{out.name}.tsv"), "\n".join(lines) + "\n")
-    means = {name: {c: mean_ci([row[c] for row in rows.values()]) for c in COLUMNS} for name, rows in found.items()}
-    table = ["| | n | " + " | ".join(COLUMNS) + " |", "|---|--:|" + "--:|" * len(COLUMNS)]
-    for name, row in means.items():
-        table.append(f"| {name} | {len(found[name])} | " + " | ".join(map(format_mean, row.values())) + " |")
-    write_text(out.with_name(f"{out.name}.md"), "\n".join(table) + "\n")
-    panels = {}
-    for kind, title in zip(MEASURES, ("cosine of m", "share of equal tokens"), strict=True):
-        points = {pair: {name: row[f"{kind}_{'_'.join(pair)}"] for name, row in means.items()} for pair in PAIRS}
-        panels[title] = {
-            " and ".join(pair): {name: (point["mean"], point["ci95"]) for name, point in line.items()}
-            for pair, line in points.items()
-        }
-    for theme in plot.THEMES:
-        plot.intervals(out.with_name(f"{out.name}.{theme}.png"), panels, theme, bars=True)
-    print("\n".join(table))
+def panels(means):
+    """One for each measure, a group for each pair of parts, a bar for each experiment."""
+    titles = zip(MEASURES, ("cosine of m", "share of equal tokens"), strict=True)
+    return {
+        title: {" and ".join(pair): _bars(means, f"{kind}_{'_'.join(pair)}") for pair in PAIRS}
+        for kind, title in titles
+    }
+
+
+def _bars(means, column):
+    return {name: (row[column]["mean"], row[column]["ci95"]) for name, row in means.items()}
 
 
 @one_line_errors
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--exp", type=Path, nargs="+", required=True, help="experiments to compare")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data dirs (%(default)s)")
-    parser.add_argument("--split", default="test", help="data dir to measure on (%(default)s)")
-    parser.add_argument("--out", type=Path, required=True, help="stem of the files to write")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
-    parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args(argv)
-    names = [exp.name for exp in args.exp]
-    if len(set(names)) < len(names):
-        raise UserError(f"two experiments of one name: {' '.join(names)}")
-    folder = args.data / args.split
-    found = {e.name: measure(e, folder, args.checkpoint, args.allow_pipes, args.device) for e in args.exp}
-    write(args.out, found)
-    print(f"wrote {args.out}.tsv, {args.out}.md, {args.out}.light.png and {args.out}.dark.png")
+    compare(__doc__, argv, measure, {column: column for column in COLUMNS}, panels)
 
 
 if __name__ == "__main__":

@@ -7,24 +7,21 @@ prompt and its whole length. Writes OUT.tsv (a row an utterance), OUT.md (means 
 OUT.light.png, OUT.dark.png. Lower is less redundant; below zero the features are opposed, which is no independence.
 """
 
-import argparse
 from itertools import combinations
-from pathlib import Path
 
 import torch
 
+from pscodec.bin.figures import compare
 from pscodec.data.audio import load_audio
 from pscodec.data.prompts import Prompts
 from pscodec.inference import load_codec
 from pscodec.losses.disentangle import ssim
-from pscodec.metrics.summary import format_mean, mean_ci
-from pscodec.utils import plot
 from pscodec.utils.errors import UserError, one_line_errors
-from pscodec.utils.files import write_text
 from pscodec.utils.progress import progress
 
 LATENTS = ("z_q", "z_vp", "z_mel")
 PAIRS = {f"{a}_{b}": (a, b) for a, b in combinations(LATENTS, 2)}  # columns
+TITLES = {name: f"SSIM({a}, {b})" for name, (a, b) in PAIRS.items()}
 
 
 @torch.inference_mode()
@@ -58,49 +55,18 @@ def measure(exp, folder, checkpoint, allow_pipes, device):
     return scores
 
 
-def write(out, found):
-    """The table of utterances, the means, and the figure in its two themes."""
-    lines = ["\t".join(("exp", "utt", *PAIRS))]
-    for name, scores in found.items():
-        for utt, row in scores.items():
-            lines.append("\t".join((name, utt, *(f"{row[p]:.6f}" if p in row else "-" for p in PAIRS))))
-    write_text(out.with_name(f"{out.name}.tsv"), "\n".join(lines) + "\n")
-    means = {
-        name: {pair: mean_ci([row[pair] for row in scores.values() if pair in row]) for pair in PAIRS}
-        for name, scores in found.items()
-    }
-    titles = {pair: f"SSIM({a}, {b})" for pair, (a, b) in PAIRS.items()}
-    table = ["| | n | " + " | ".join(titles.values()) + " |", "|---|--:|" + "--:|" * len(PAIRS)]
-    for name, row in means.items():
-        table.append(f"| {name} | {len(found[name])} | " + " | ".join(map(format_mean, row.values())) + " |")
-    write_text(out.with_name(f"{out.name}.md"), "\n".join(table) + "\n")
-    panel = {
-        titles[pair]: {name: (row[pair]["mean"], row[pair]["ci95"]) for name, row in means.items() if row[pair]["n"]}
+def panels(means):
+    """One, with a group for each pair of features and a bar for each experiment that has both."""
+    groups = {
+        TITLES[pair]: {name: (row[pair]["mean"], row[pair]["ci95"]) for name, row in means.items() if row[pair]["n"]}
         for pair in PAIRS
     }
-    for theme in plot.THEMES:
-        plot.intervals(out.with_name(f"{out.name}.{theme}.png"), {"SSIM, eq. (3)": panel}, theme, bars=True)
-    print("\n".join(table))
+    return {"SSIM, eq. (3)": groups}
 
 
 @one_line_errors
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--exp", type=Path, nargs="+", required=True, help="experiments to compare")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data dirs (%(default)s)")
-    parser.add_argument("--split", default="test", help="data dir to measure on (%(default)s)")
-    parser.add_argument("--out", type=Path, required=True, help="stem of the files to write")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
-    parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args(argv)
-    names = [exp.name for exp in args.exp]
-    if len(set(names)) < len(names):
-        raise UserError(f"two experiments of one name: {' '.join(names)}")
-    folder = args.data / args.split
-    found = {e.name: measure(e, folder, args.checkpoint, args.allow_pipes, args.device) for e in args.exp}
-    write(args.out, found)
-    print(f"wrote {args.out}.tsv, {args.out}.md, {args.out}.light.png and {args.out}.dark.png")
+    compare(__doc__, argv, measure, TITLES, panels)
 
 
 if __name__ == "__main__":

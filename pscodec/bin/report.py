@@ -18,7 +18,7 @@ import numpy as np
 from pscodec.bin import report_speech
 from pscodec.bin.report_figures import examples, label, training, words
 from pscodec.bin.report_prompts import only_here, prompts
-from pscodec.metrics.summary import BITS, CODEC, format_mean, read_scores
+from pscodec.metrics.summary import BITS, CODEC, format_mean, own_n, read_scores
 from pscodec.utils import html
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
@@ -226,8 +226,8 @@ def results(experiments, paper, args):
     more = [c for c in MORE if c in shown]
     parts = [
         "<h2>Results</h2>",
-        "<p class='soft'>Mean over n utterances, with the half width of its 95 % interval (Student's t). ↑ higher is "
-        f"better, ↓ lower. {KINDS[experiments[0]['kind']][2]}</p>",
+        "<p class='soft'>Mean over n utterances, or as many as stand beside it, with the half width of its 95 % "
+        f"interval (Student's t). ↑ higher is better, ↓ lower. {KINDS[experiments[0]['kind']][2]}</p>",
         html.table(_header(first), _rows(experiments, first, here)),
         _failures(experiments),
     ]
@@ -267,7 +267,7 @@ def _rows(experiments, shown, paper):
             split_now = split
         name = KINDS[experiment["kind"]][0] if condition == CODEC else words(condition)
         name = escape(label(experiment, condition) if len(experiments) > 1 else name)
-        cells = [name, str(entry["utterances"]), *(_cell(entry.get(c)) for c in shown)]
+        cells = [name, str(entry["utterances"]), *(_cell(entry.get(c), entry["utterances"]) for c in shown)]
         rows.append(("main" if condition == CODEC else "", cells))
     if paper:
         same = {row["testset"] for row in paper} & {split for e in experiments for split in e["summary"]}
@@ -282,9 +282,11 @@ def _paper_html(row, shown):
     return [escape(name), "-", *(values[c] for c in shown)]
 
 
-def _cell(entry):
+def _cell(entry, utterances):
     mean, _, half = format_mean(entry).partition(" ± ")
-    return f"{mean}<small>± {half}</small>" if half and float(half) > 0 else mean
+    small = [f"± {half}"] if half and float(half) > 0 else []
+    small += [own_n(entry, utterances)] if own_n(entry, utterances) else []
+    return f"{mean}<small>{', '.join(small)}</small>" if small else mean
 
 
 def _failures(experiments):
@@ -330,14 +332,15 @@ def markdown(experiments, paper, args):
     lines = ["| split | system | n | " + " | ".join(names) + " |", "|---|---|--:|" + "--:|" * len(shown)]
     for split, experiment, condition, entry in result_rows(experiments):
         cells = [split, label(experiment, condition), str(entry["utterances"])]
-        lines.append("| " + " | ".join(cells + [format_mean(entry.get(c)) for c in shown]) + " |")
+        cells += [format_mean(entry.get(c), entry["utterances"]) for c in shown]
+        lines.append("| " + " | ".join(cells) + " |")
     for row in here:
         values = dict(zip(COLUMNS, paper_cells(row), strict=True))
         cells = [f"LibriTTS {row['testset'].replace('_', '-')}", f"{row['system']} in the paper", "-"]
         lines.append("| " + " | ".join(cells + [values[c] for c in shown]) + " |")
     if here:
         lines += ["", "The paper's rows are of LibriTTS and of a full training: not comparable with a small corpus."]
-    return "\n".join(lines) + "\n\nMean ± half width of the 95 % interval over n utterances.\n"
+    return "\n".join(lines) + "\n\nMean ± half width of the 95 % interval over n utterances, or as many as it says.\n"
 
 
 if __name__ == "__main__":

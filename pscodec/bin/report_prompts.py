@@ -73,7 +73,8 @@ def _table(split, experiments, titles):
         for condition, utts in conditions.items():
             cells = [escape(name_of(condition)), str(len(utts))]
             for column in columns:
-                cells.append(format_mean(mean_ci([row[column] for row in utts.values() if column in row])))
+                values = [row[column] for row in utts.values() if column in row]
+                cells.append(format_mean(mean_ci(values), len(utts)))
                 if condition != CODEC:
                     cells[-1] += _small(change(utts, conditions.get(CODEC, {}), column))
             lines.append(("main" if condition == CODEC else "", cells))

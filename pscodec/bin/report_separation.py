@@ -177,7 +177,8 @@ def results(experiments, paper):
                 name = {MIXTURE: "the mixture itself", REFERENCE: "the sources"}.get(condition, label(condition))
                 loss = "-" if condition.startswith(CEILING) else loss
                 kind = "" if plain or condition.startswith(CEILING) else "main"
-                cells = [codec, loss, name, str(entry["mixtures"]), *(format_mean(entry.get(c)) for c in COLUMNS)]
+                n = entry["mixtures"]
+                cells = [codec, loss, name, str(n), *(format_mean(entry.get(c), n) for c in COLUMNS)]
                 rows.append((kind, cells))
     for name, title in (("table2", "the paper's Table II"), ("table3", "the paper's Table III")):
         if name in paper:

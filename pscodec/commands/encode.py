@@ -50,10 +50,7 @@ def run(args):
         raise UserError("--raw and --sample-rate need each other")
     speaker = {"prompt": args.prompt, "own": not args.no_prompt, "profiles": (args.profile,) if args.profile else ()}
     waited_for = args.raw or many.PIPE in (*args.inputs, args.output)
-    packet = args.packet
-    if packet is None:
-        packet = FILE_PACKET if args.entropy and not waited_for else 1.0
-    more = {"entropy": args.entropy, "packet": packet, "vectors": args.vectors}
+    more = {"entropy": args.entropy, "packet": args.packet, "waited_for": waited_for, "vectors": args.vectors}
     settings = many.settings(args, **speaker, raw=args.sample_rate or 0, n_q=args.n_q, **more)
     suffixes = SUFFIXES | ({".raw", ".pcm"} if args.raw else set())
     pairs, wrong = many.tasks(args.inputs, args.output, suffixes, SUFFIX)
@@ -69,6 +66,8 @@ def work(settings, source, target):
     from pscodec.files import encode_file
 
     coder = many.codec(settings)
+    if settings.entropy and settings.packet is None and not settings.waited_for:
+        coder.packet = FILE_PACKET
     header, n_samples, coded = encode_file(coder, source, target, _speaker(settings), settings.raw)
     return header, n_samples, header.sizes(-(-n_samples // header.hop_length), coded)
 

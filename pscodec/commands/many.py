@@ -20,9 +20,9 @@ PIPE = "-"
 class Settings:
     """What every process needs to know: which codec and how; of whom (a path, or each recording its `own` prompt, or
     none); `raw`, the rate of samples without a header (encode) or whether to write such (decode); the codebooks to
-    code with (None: all); `entropy`: the language model, and `packet`, the seconds that it codes at once; `vectors`:
-    prompts are not sent as tokens. For separators: where their `codec` has moved. `sampling`: pairs, of how a codec is
-    to generate (add_sampling)."""
+    code with (None: all); `entropy`: the language model, and `packet`, the seconds of a packet, where chosen;
+    `waited_for`: whether what is coded goes on at once, through a pipe; `vectors`: prompts are not sent as tokens. For
+    separators: where their `codec` has moved. `sampling`: pairs, of how a codec is to generate (add_sampling)."""
 
     exp: str
     which: str
@@ -36,6 +36,7 @@ class Settings:
     n_q: int | None = None
     entropy: str | None = None
     packet: float | None = None
+    waited_for: bool = False
     vectors: bool = False
     codec: str | None = None
     sampling: tuple = ()

@@ -48,17 +48,17 @@ class Levelled(nn.Module):
 
 
 class ByBitrate(nn.Module):
-    """A discriminator for each number of codebooks that batches are coded with: `wav` `[B, 1, L]` -> `Judged`.
+    """A discriminator for each number `n_q` of codebooks that batches are coded with: `wav` `[B, 1, L]` -> `Judged`.
 
-    `parts`: number -> discriminator. The step's plan says which of them judges; where it does not, the last. Those that
+    `part()` makes one. The step's plan says which of them judges; where it does not, the last. Those that
     do not neither compute nor learn (EnCodec, section 3.4).
     """
 
     plan: Plan | None = None
 
-    def __init__(self, parts):
+    def __init__(self, part, n_q):
         super().__init__()
-        self.parts = nn.ModuleDict({str(n_q): part for n_q, part in parts.items()})
+        self.parts = nn.ModuleDict({str(k): part() for k in n_q})
 
     def forward(self, wav):
         n_q = self.plan.drawn.get("n_q") if self.plan else None

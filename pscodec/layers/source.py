@@ -15,8 +15,9 @@ from torch import nn
 
 from pscodec.features import RealFFT, dft, hann
 from pscodec.layers.push import PushFrames
-from pscodec.layers.spectrum import margin_of
+from pscodec.layers.spectrum import amplitude_of, margin_of
 
+LOWEST, HIGHEST = 50.0, 600.0  # pitches that are told, and learned, Hz
 NOISE = 1 << 16  # samples after which the noise comes again
 
 
@@ -98,13 +99,13 @@ class Spectra(nn.Module):
 class SourceFilter(nn.Module):
     """Filters `[B, 3 * N, T]` and the `Spectra` `[B, 4 * N, T]` of pulses and noise, N bins -> `[B, 2 * N, T]`.
 
-    Filters are, of each bin, the pulses' log amplitude and phase, and the noise's log amplitude. Amplitudes end at
-    exp(6), as InverseSTFT's. It works on each frame by itself.
+    Filters are, of each bin, the pulses' log amplitude and phase, and the noise's log amplitude. Amplitudes end
+    where InverseSTFT's do. It works on each frame by itself.
     """
 
     def forward(self, filters, spectra):
         pulses, phase, noise = filters.float().chunk(3, 1)
-        pulses, noise = pulses.clamp(max=6).exp(), noise.clamp(max=6).exp()
+        pulses, noise = amplitude_of(pulses), amplitude_of(noise)
         real, imag, noise_real, noise_imag = spectra.chunk(4, 1)
         cos, sin = pulses * phase.cos(), pulses * phase.sin()
         return torch.cat(

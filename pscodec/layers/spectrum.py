@@ -13,12 +13,19 @@ from torch import nn
 from pscodec.features import RealFFT, dft, hann, magnitudes, mel_filters
 from pscodec.layers.push import PushFrames, PushOverlap
 
+LOUDEST = 6  # logarithm of an amplitude, of an unscaled STFT
+
 
 def margin_of(n_fft, hop_length):
     """Samples by which a frame looks beyond its own hop, on each side."""
     if n_fft < hop_length or (n_fft - hop_length) % 2:
         raise ValueError(f"an STFT of {n_fft} samples has no middle {hop_length}")
     return (n_fft - hop_length) // 2
+
+
+def amplitude_of(log_amplitude):
+    """The amplitudes of natural logarithms that a network makes: at most exp(LOUDEST), whatever it says."""
+    return log_amplitude.clamp(max=LOUDEST).exp()
 
 
 class MelFrames(nn.Module):
@@ -106,7 +113,7 @@ class InverseSTFT(nn.Module):
     def parts(x):
         """Real and imaginary parts of the spectrum, `[B, n_fft // 2 + 1, T]` each."""
         amplitude, phase = x.chunk(2, 1)
-        amplitude = amplitude.clamp(max=6).exp()
+        amplitude = amplitude_of(amplitude)
         return amplitude * phase.cos(), amplitude * phase.sin()
 
     def push_form(self):

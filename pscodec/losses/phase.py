@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pscodec.layers.spectrum import ComplexFrames, log_amplitude
+from pscodec.layers.spectrum import ComplexFrames, amplitude_of, log_amplitude
 
 
 class _OfSpectra(nn.Module):
@@ -59,4 +59,4 @@ class RealImaginary(_OfSpectra):
 
 
 def _spectrum(latents):
-    return torch.polar(latents["log_amplitude"].clamp(max=6).exp(), latents["phase"])
+    return torch.polar(amplitude_of(latents["log_amplitude"]), latents["phase"])

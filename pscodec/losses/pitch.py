@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pscodec.data.audio import resample
+from pscodec.layers.source import HIGHEST, LOWEST
 
 RATE = 16000  # of the tracker, Hz
 
@@ -13,14 +14,14 @@ RATE = 16000  # of the tracker, Hz
 class PitchLoss(nn.Module):
     """Mean absolute difference of the natural logarithms of pitches, over voiced frames, and `voicing` times the cross
     entropy of what is voiced. The first `items` of a batch (0: all) are tracked, by SwiftF0, in about a hundredth of
-    their length on a CPU core.
+    their length on a CPU core. Pitches that a codec cannot tell, beyond layers/source's range, count as unvoiced.
 
     Raises ValueError where a codec tells no pitch.
     """
 
-    def __init__(self, sample_rate, hop_length, lowest=50.0, highest=600.0, voicing=0.2, items=4):
+    def __init__(self, sample_rate, hop_length, voicing=0.2, items=4):
         super().__init__()
-        self.sample_rate, self.hop_length, self.range = sample_rate, hop_length, (lowest, highest)
+        self.sample_rate, self.hop_length = sample_rate, hop_length
         self.voicing, self.items = voicing, items
         self.tracker = None
 
@@ -41,7 +42,6 @@ class PitchLoss(nn.Module):
             from swift_f0 import SwiftF0
 
             self.tracker = SwiftF0(threads=1, spin=False)
-        low, high = self.range
         places, found = (np.arange(n_frames) + 0.5) * self.hop_length / self.sample_rate, []
         with torch.autocast("cpu", enabled=False):
             signals = resample(wav.detach().float().cpu(), self.sample_rate, RATE).numpy()
@@ -49,5 +49,5 @@ class PitchLoss(nn.Module):
             result = self.tracker.detect(signal, RATE)
             f0 = np.interp(places, result.timestamps, result.pitch_hz)
             sure = np.interp(places, result.timestamps, result.confidence) > 0.5
-            found.append((f0.clip(low, high), sure & (f0 > low) & (f0 < high)))
+            found.append((f0.clip(LOWEST, HIGHEST), sure & (f0 > LOWEST) & (f0 < HIGHEST)))
         return (np.stack(part).astype(np.float32) for part in zip(*found, strict=True))

@@ -111,20 +111,30 @@ def codebook_usage(streams):
     return result
 
 
-def format_mean(entry):
-    """`mean ± half width` with digits that fit its size; `-` where there is nothing."""
+def own_n(entry, of):
+    """`n 20` where `entry`, of `mean_ci`, is of another number of items than `of`, its row's; else empty."""
+    return f"n {entry['n']}" if entry and entry["n"] not in (0, of) else ""
+
+
+def format_mean(entry, of=None):
+    """`mean ± half width` with digits that fit its size; `-` where there is nothing.
+
+    With `of`, the n of its row, it says of how many it is where it is not of so many: `0.50 ± 0.19 (n 20)`.
+    """
     if not entry or entry["mean"] is None:
         return "-"
     digits = 0 if abs(entry["mean"]) >= 100 else 2 if abs(entry["mean"]) >= 10 else 3
     ci = "" if entry["ci95"] is None else f" ± {entry['ci95']:.{digits}f}"
-    return f"{entry['mean']:.{digits}f}{ci}"
+    n = own_n(entry, of) if of is not None else ""
+    return f"{entry['mean']:.{digits}f}{ci}" + (f" ({n})" if n else "")
 
 
 def format_table(title, entries):
     """Lines of a table of `summarise`'s `entries` (of one split): a line a metric, a column a condition."""
     names = [c for c in [*scores(METRICS), *BITS] if any(c in entry for entry in entries.values())]
     table = [[title, *entries], ["utterances", *(str(entry["utterances"]) for entry in entries.values())]]
-    table += [[name, *(format_mean(entry.get(name)) for entry in entries.values())] for name in names]
+    for name in names:
+        table.append([name, *(format_mean(entry.get(name), entry["utterances"]) for entry in entries.values())])
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     return [
         "  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))])

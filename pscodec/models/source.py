@@ -11,10 +11,8 @@ from torch import nn
 from pscodec.layers.conv import conv
 from pscodec.layers.convnext import ConvNeXt
 from pscodec.layers.hifigan import LayerNorm
-from pscodec.layers.source import Excitation, SourceFilter, Spectra
+from pscodec.layers.source import HIGHEST, LOWEST, Excitation, SourceFilter, Spectra
 from pscodec.layers.spectrum import InverseParts
-
-LOWEST, HIGHEST = 50.0, 600.0  # pitches that are told apart, Hz
 
 
 class PitchHead(nn.Module):

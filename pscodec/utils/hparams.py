@@ -39,6 +39,11 @@ def compose(config, presets=()) -> str:
     return _dump(composed)
 
 
+def refers_to(text: str, key: str) -> bool:
+    """Whether composed `text` takes the value of `key` anywhere (`!ref <key>`)."""
+    return bool(re.search(rf"!ref [^#\n]*<{re.escape(key)}>", text))
+
+
 def _put(tree, path, value, complaint):
     """Set what `path`, names with dots between them, leads to. Only a part that is there can be given a new entry."""
     *names, last = str(path).split(".")
@@ -49,7 +54,9 @@ def _put(tree, path, value, complaint):
         node = node[name]
     if names and not isinstance(node, dict):
         raise UserError(f"{complaint}: {'.'.join(names)} has no entries")
-    (node if names else tree)[last] = value
+    node = node if names else tree
+    single = isinstance(node.get(last), list) and isinstance(value, str | int | float)
+    node[last] = [value] if single else value  # one word for a list: `--frozen encoder`
 
 
 def _dump(tree):

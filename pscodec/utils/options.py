@@ -62,6 +62,12 @@ def as_now(tree: dict) -> dict:
     for name, term in terms.items():
         if term == {"class": "!new:pscodec.losses.quantization.Quantization"}:
             terms[name] = {"class": "!new:pscodec.losses.base.ModelLoss", "name": "quant"}
+    modules = tree["discriminators"].get("modules") or {} if _is_tree(tree.get("discriminators")) else {}
+    for module in modules.values():
+        if "parts" in module and module["class"].endswith("ByBitrate"):  # which were written out one by one
+            parts = module.pop("parts")
+            first = next(iter(parts.values()))
+            module |= {"n_q": list(parts), "part": first | {"class": first["class"].replace("!new:", "!name:")}}
     return tree
 
 

@@ -134,7 +134,7 @@ def main(argv=None):
     print(f"{seconds:g} s, {args.rounds} rounds, torch {torch.__version__}")
     for name, codec in list(codecs.items())[1:]:
         same = (codec.codes(wav) == codes).float().mean()
-        expected, heard = (c.wav(codes)[..., : length - RATE // 5] for c in (theirs, codec))  # SpeechBrain's DAC ends early
+        expected, heard = (c.wav(codes)[..., : length - RATE // 5] for c in (theirs, codec))
         apart = (heard[..., : expected.shape[-1]] - expected).norm() / expected.norm()
         print(f"{name}: {100 * same:.2f} % of the codes are the package's, signals of one set {apart:.1g} apart")
     with tempfile.TemporaryDirectory() as folder:

@@ -5,7 +5,6 @@ A row of paper/encodec/systems.tsv is one training, scored with several numbers 
 scores are in OUT/ID/compare/ID_K. Speeds (table 5) are measured here, on one thread, of networks of the paper's size.
 """
 
-import argparse
 import shlex
 import subprocess
 import sys
@@ -15,8 +14,8 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from row_options import as_words, composed, parser_of, read_options, scalars, scaled, settle, shortened
 from ruamel.yaml import YAML
-from tables import read_options, scalars, scaled
 
 from pscodec.commands.bench import load, network, timed
 from pscodec.entropy.coder import EntropyCoder
@@ -51,6 +50,7 @@ COLUMNS = {
 }
 DIGITS = {"latency": 0, "encode": 1, "decode": 1, "bandwidth": 1, "coded": 1}
 SPEED = {"seconds": 4.0, "rounds": 3}
+LANGUAGE_SCHEDULE = ("warmup", "steps_per_epoch", "ckpt_interval_steps", "log_steps")  # of a language model, in steps
 OPTIONAL = {"stereo"}  # rows that are trained only where --rows names them
 
 
@@ -65,16 +65,24 @@ def command(row, args):
     exp = args.out / row["id"]
     others = " ".join(f"{exp}:{k}" for k in row["n_q"].split())
     options = read_options(args.train_args) | read_options(row["train_args"].strip("-") and row["train_args"])
+    language = {}
     if args.budget:
-        presets = [] if args.preset == "paper" else [HERE / f"conf/presets/{args.preset}.yaml"]
-        values = scalars(resolve(compose(HERE / row["config"], presets), options))
-        options |= {key: str(value) for key, value in scaled(values, args.budget).items()}
-    words = " ".join(f"--{key} {value}" for key, value in options.items())  # which run.sh splits at spaces
+        text = composed(row["config"], args)
+        values = scalars(resolve(text, options))
+        options |= shortened(text, values, args.budget)
+        language = shorter_language(args, args.budget / values["total_steps"])
     run = ["bash", HERE / "run.sh", "--config", row["config"], "--exp", exp, "--corpus", args.corpus]
     run += ["--preset", args.preset, "--compare", others, "--words", "0", "--stop-stage", "6"]
-    run += ["--train-args", words]
-    run += ["--entropy", row["entropy"]]
+    run += ["--train-args", as_words(options)]
+    run += ["--entropy", row["entropy"], *(["--entropy-args", as_words(language)] if language else [])]
     return [*map(str, run), *shlex.split(args.run_args)]
+
+
+def shorter_language(args, share):
+    """Options for a language model (stage 4) that trains this share of its steps."""
+    presets = [] if args.preset == "paper" else [HERE / "conf/language/mini.yaml"]
+    values = scalars(compose(HERE / "conf/language/base.yaml", presets))
+    return scaled(values, max(1, round(share * values["total_steps"])), LANGUAGE_SCHEDULE)
 
 
 def scores_of(out, row, n_q):
@@ -95,7 +103,7 @@ def entropy_code(row, args):
     """Send the test sets of `row`, which is trained, through entropy coded files, for each number of codebooks."""
     exp = args.out / row["id"]
     splits = " ".join(sorted(p.name for p in (exp / "decode").iterdir() if "." not in p.name))
-    data = read_options(args.run_args).get("data", f"data/{Path(args.corpus).name}")
+    data = read_options(args.run_args).get("data", f"data/{args.corpus_name}")
     for k in row["n_q"].split():
         folder = coded_of(args.out, row, k)
         if not list(folder.glob("decode/*/bits.tsv")):
@@ -203,25 +211,8 @@ def write_tables(args, systems, speeds):
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", default="mini")
-    parser.add_argument("--tables", default=" ".join(TITLES))
-    parser.add_argument("--rows", default="")
-    parser.add_argument("--budget", type=int)
-    parser.add_argument("--preset", default="")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--train-args", default="")
-    parser.add_argument("--run-args", default="")
-    parser.add_argument("--dry-run", action="store_true")
-    args = parser.parse_args(argv)
-    args.tables = args.tables.replace(",", " ").split()
-    if unknown := [table for table in args.tables if table not in TITLES]:
-        raise UserError(f"no table {unknown[0]}; there are {' '.join(TITLES)}")
-    if args.budget is not None and args.budget < 1:
-        raise UserError("--budget must be at least one step")
-    args.preset = args.preset or ("mini" if args.corpus == "mini" else "paper")
-    budget = f"_{args.budget}" if args.budget else ""
-    args.out = args.out or Path(f"exp/encodec_tables_{Path(args.corpus).name}{budget}")
+    args = parser_of(__doc__, TITLES).parse_args(argv)
+    settle(args, TITLES, "encodec_tables")
     return args
 
 

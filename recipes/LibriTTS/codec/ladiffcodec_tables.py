@@ -16,15 +16,15 @@ from statistics import median
 import numpy as np
 import torch
 from encodec_tables import read_table
+from row_options import as_words, composed, read_options, scalars, shortened
 from ruamel.yaml import YAML
-from tables import read_options, scalars, scaled
 
 from pscodec.bin import decode, evaluate
 from pscodec.inference import load_codec
 from pscodec.metrics.summary import CODEC, format_mean, mean_ci, read_scores
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
-from pscodec.utils.hparams import compose, plain, resolve
+from pscodec.utils.hparams import plain, resolve
 from pscodec.utils.plot import heat_map
 
 HERE = Path(__file__).parent
@@ -73,16 +73,14 @@ def mean(rows, name, split=None):
 def train(args, name, config, options, parent=None):
     """Train `config` into OUT/NAME by run.sh; returns its folder."""
     exp = args.out / name
-    presets = [] if args.preset == "paper" else [HERE / f"conf/presets/{args.preset}.yaml"]
     options = {**read_options(args.train_args), **options}
     if args.budget:
         safe = {key: YAML(typ="safe", pure=True).load(value) for key, value in options.items()}
-        values = scalars(resolve(compose(HERE / config, presets), safe))
-        options |= {key: str(value) for key, value in scaled(values, args.budget).items()}
-    words = " ".join(f"--{key} {value}" for key, value in options.items())  # which run.sh splits at spaces
+        text = composed(config, args)
+        options |= shortened(text, scalars(resolve(text, safe)), args.budget)
     stages = ["--stage", "2", "--stop-stage", "4" if parent else "3"]
     run = ["bash", HERE / "run.sh", "--config", config, "--exp", exp, "--corpus", args.corpus, "--preset", args.preset]
-    run += [*stages, "--train-args", words, *(["--parent", parent] if parent else [])]
+    run += [*stages, "--train-args", as_words(options), *(["--parent", parent] if parent else [])]
     call(*run, *shlex.split(args.run_args))
     return exp
 

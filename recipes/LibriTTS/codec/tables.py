@@ -5,7 +5,6 @@ A row of paper/systems.tsv with a number of codebooks is one run of run.sh, or t
 (LJSpeech). The plan puts parents first; a run whose scores are in OUT/scores is done.
 """
 
-import argparse
 import json
 import shlex
 import statistics
@@ -15,15 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paper_tables import TABLES, load_paper, load_systems, write_tables
+from row_options import composed, parser_of, read_options, scalars, scaled, settle, shortened
 from ruamel.yaml import YAML
 
 from pscodec.bin.report import read_curves
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
-from pscodec.utils.hparams import compose, resolve
+from pscodec.utils.hparams import resolve
 
 HERE = Path(__file__).parent
-SCHEDULE = ("adversarial_start", "quantize_start", "steps_per_epoch", "ckpt_interval_steps", "log_steps")
 FREE = {"num_workers", "log_steps", "ckpt_interval_steps", "keep_checkpoints"}  # may differ without another result
 # Seconds of speech a second without and with discriminators, and minutes for stages 5 to 7: conf/pscodec_base.yaml on
 # two cores with AVX512-BF16, as RESULTS.md has it. Taken where no run has been measured on this machine.
@@ -90,33 +89,17 @@ def main(argv=None):
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", default="mini")
-    parser.add_argument("--tables", default=" ".join(TABLES))
-    parser.add_argument("--rows", default="")
+    parser = parser_of(__doc__, TABLES)
     parser.add_argument("--n-q", default="1 2")
-    parser.add_argument("--budget", type=int)
-    parser.add_argument("--preset", default="")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--train-args", default="")
-    parser.add_argument("--run-args", default="")
-    parser.add_argument("--dry-run", action="store_true")
     args = parser.parse_args(argv)
-    args.tables = [table.upper() for table in args.tables.replace(",", " ").split()]
-    if unknown := [table for table in args.tables if table not in TABLES]:
-        raise UserError(f"no table {unknown[0]}; there are {' '.join(TABLES)}")
+    args.tables = args.tables.upper()
+    settle(args, TABLES, "tables")
     words = args.n_q.replace(",", " ").split()
     if not words or any(not word.isdigit() or int(word) < 1 for word in words):
         raise UserError(f"--n-q takes numbers of codebooks, not {args.n_q!r}")
     args.n_q = [int(word) for word in words]
-    if args.budget is not None and args.budget < 1:
-        raise UserError("--budget must be at least one step")
     if args.corpus == "ljspeech":
         raise UserError("ljspeech is a test corpus; table II takes it with --corpus libritts")
-    args.corpus_name = Path(args.corpus).name
-    args.preset = args.preset or ("mini" if args.corpus == "mini" else "paper")
-    suffix = f"_{args.budget}" if args.budget else ""
-    args.out = args.out or Path(f"exp/tables_{args.corpus_name}{suffix}")
     return args
 
 
@@ -143,33 +126,13 @@ def plan(args, systems, paper):
 def make_run(row, n_q, parent, args, corpora):
     options = {**read_options(args.train_args), **read_options(row.train_args)}
     options |= {"n_groups": "1", "n_residual": str(n_q)}
-    presets = [] if args.preset == "paper" else [HERE / f"conf/presets/{args.preset}.yaml"]
-    text = compose(HERE / row.config, presets)
+    text = composed(row.config, args)
     values = scalars(resolve(text, {key: YAML(typ="safe", pure=True).load(value) for key, value in options.items()}))
     total = (args.budget or values["total_steps"]) * row.steps
     if total != values["total_steps"]:
-        options |= {key: str(value) for key, value in scaled(values, total).items()}
+        options |= shortened(text, values, total)
         values |= scaled(values, total)
     return Run(row, n_q, args.out / f"{row.id}_{n_q}q", parent, options, values, corpora)
-
-
-def scaled(values, total):
-    """`total_steps` and what of the schedule is counted in steps, in proportion. 0 and null stay what they are."""
-    share = total / values["total_steps"]
-    return {"total_steps": total, **{k: max(1, round(values[k] * share)) for k in SCHEDULE if values[k]}}
-
-
-def read_options(words):
-    """`--key value ...` as `{key: value}`, all text."""
-    words = shlex.split(words)
-    if len(words) % 2 or any(not word.startswith("--") for word in words[::2]):
-        raise UserError(f"expected --key value ..., got {' '.join(words)!r}")
-    return {key[2:].replace("-", "_"): value for key, value in zip(words[::2], words[1::2], strict=True)}
-
-
-def scalars(text):
-    tree = YAML().load(text)
-    return {k: v for k, v in tree.items() if v is None or isinstance(v, str | int | float | list)}
 
 
 def check_notes(runs):

@@ -14,7 +14,8 @@
 # stop the others; at the end it is named and the status is 1. What is not there is printed as "-".
 #
 # Options
-#   --paper NAME        pscodec | encodec, whose --budget is the steps of each row          (pscodec)
+#   --paper NAME        pscodec | encodec, whose --budget is the steps of each row, its     (pscodec)
+#                       language model's in proportion
 #                       | ladiffcodec, which has more options: python ladiffcodec_tables.py --help
 #   --corpus NAME       mini | libritts (and ljspeech, for table II) | a folder             (mini)
 #   --tables "I II"     tables to fill and print                                            (I II III IV V; 1 2 3 4 5)

@@ -29,10 +29,12 @@ from pscodec.prompts.campplus import CAMPPlus, load_campplus
 from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import atomic_path, write_text
-from pscodec.utils.hparams import build, compose, resolve
+from pscodec.utils.hparams import build, compose, refers_to, resolve
 from pscodec.utils.machine import best_precision, keep_memory
 from pscodec.utils.options import check_same_model, parse_overrides
 from pscodec.utils.weights import load_weights
+
+OF_PARTS = ("channels", "beam", "quantize_start")  # keys that parts alone read, which not every codec has
 
 
 def options(argv=None):
@@ -40,6 +42,14 @@ def options(argv=None):
     parser.add_argument("--init", type=Path, help="experiment whose codec and discriminators to start from")
     parser.add_argument("--parent", type=Path, help="experiment of the first training, for start_from")
     return parse_overrides(parser, argv)
+
+
+def check_heard(composed, overrides, config):
+    """Raises UserError for an option that would change nothing of this configuration."""
+    values = YAML().load(composed)
+    for key in OF_PARTS:
+        if overrides.get(key, values[key]) != values[key] and not refers_to(composed, key):
+            raise UserError(f"--{key}: no part of {config} takes it")
 
 
 def datasets(hp):
@@ -97,7 +107,9 @@ def loaders(hp, train, dev, world):
 def main(argv=None):
     args, overrides = options(argv)
     run_opts = loop.join(args.device)
-    text = resolve(compose(args.config, args.preset), overrides)
+    composed = compose(args.config, args.preset)
+    check_heard(composed, overrides, args.config)
+    text = resolve(composed, overrides)
     torch.manual_seed(YAML().load(text)["seed"])  # before anything is built
     hp = build(text)
     sources = hp["start_from"]
@@ -107,7 +119,7 @@ def main(argv=None):
         )
     text = resolve(text, {"codes_of": codes_of(hp, args.parent)})
     if if_main_process():
-        check_same_model(args.exp, text, anew=lambda known: resolve(compose(args.config, args.preset), known))
+        check_same_model(args.exp, text, anew=lambda known: resolve(composed, known))
         write_text(args.exp / "hyperparams.yaml", text)
 
     train, dev = datasets(hp)

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import csv
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,15 +67,34 @@ def look(recordings, shortest, longest, decode, nj=2, desc="look at audio"):
     return utterances, left_out
 
 
+def files_below(folder):
+    """Paths of the files below `folder`, sorted, without what is hidden.
+
+    Links to folders are followed, after all that is there itself: each folder is walked once, so a link to one of them
+    brings nothing twice, and none leads up, out of the corpus.
+    """
+    found, todo, walked = [], [Path(folder)], set()
+    while todo:
+        for here, folders, names in os.walk(todo.pop(0)):
+            real = Path(here).resolve()
+            folders[:] = [] if real in walked else [name for name in folders if not name.startswith(".")]
+            if real not in walked:
+                found += [Path(here, name) for name in names if not name.startswith(".")]
+            walked.add(real)
+            links = [Path(here, name) for name in sorted(folders) if Path(here, name).is_symlink()]
+            todo += [link for link in links if not real.is_relative_to(link.resolve())]
+    return sorted(found)
+
+
 def walk_speakers(folder):
     """Recordings of `folder/<speaker>/**/<file>`: id = speaker-path. A `<file>.txt` beside one is its text.
 
     Returns `(recordings, left_out)`: files outside speaker folders and names that fit no table are left out.
     """
     folder, recordings, left_out = Path(folder), [], []
-    for path in sorted(folder.rglob("*")):
+    for path in files_below(folder):
         inside = path.relative_to(folder)
-        if path.suffix.lower() not in SUFFIXES or any(p.startswith(".") for p in inside.parts) or path.is_dir():
+        if path.suffix.lower() not in SUFFIXES:
             continue
         if len(inside.parts) < 2:
             left_out.append((str(path), "not in a speaker folder"))

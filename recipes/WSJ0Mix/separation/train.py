@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from ruamel.yaml import YAML
-from speechbrain.utils.distributed import get_rank, if_main_process
+from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.epoch_loop import EpochCounter
 
 from pscodec.brains import loop, program
@@ -102,11 +102,9 @@ def measure_statistics(separator, frozen, dataset, number, batch_size=8):
     separator.statistics.set(torch.cat(mixtures).cpu(), torch.cat(sources).cpu())
 
 
-def loaders(hp, train, dev, world):
-    if hp["batch_size"] % world:
-        raise UserError(f"batch_size {hp['batch_size']} does not divide by {world} processes")
-    size = hp["batch_size"] // world
-    batches = Batches(len(train), size, hp["steps_per_epoch"], hp["seed"], rank=get_rank() or 0, world=world)
+def loaders(hp, train, dev):
+    size = program.share(hp["batch_size"])
+    batches = Batches(len(train), size, hp["steps_per_epoch"], hp["seed"], **program.place())
     dev_batches = Batches(len(dev), min(size, len(dev)), seed=hp["seed"], shuffle=False)
     return batches, *loop.loaders(train, batches, dev, dev_batches, collate, hp["num_workers"])
 
@@ -115,8 +113,6 @@ def loaders(hp, train, dev, world):
 def main(argv=None):
     args, overrides = options(argv)
     run_opts = loop.join(args.device)
-    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-
     composed = compose(args.config, args.preset)
     text, coder = fill_in(composed, overrides, args.device)
     torch.manual_seed(YAML().load(text)["seed"])  # before anything is built
@@ -145,7 +141,7 @@ def main(argv=None):
     if last and hp["max_minutes"] and last.meta["minutes"] >= hp["max_minutes"]:
         print(f"{args.exp}: has trained for {last.meta['minutes']:.1f} minutes, max_minutes is {hp['max_minutes']}")
         return
-    batches, train_loader, valid_loader = loaders(hp, train, dev, world)
+    batches, train_loader, valid_loader = loaders(hp, train, dev)
     brain = SeparationBrain(
         modules={"system": system},
         hparams={**hp, "total_steps": hp["epochs"] * len(batches)},
