@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from pscodec.layers.conv import Conv1d, ConvTranspose1d, conv, upsample
 from pscodec.layers.packed import pack
@@ -125,3 +126,36 @@ def test_precision_is_chosen_by_the_machine_or_refused(codec, monkeypatch):
     assert optimise(copy.deepcopy(codec)).encoder.first.dtype == torch.bfloat16
     with pytest.raises(UserError, match="precision is auto, fp32 or bf16, not 'fp16'"):
         optimise(codec, "fp16")
+
+
+@pytest.mark.parametrize("channels", [2, 4, 8, 12, 16, 24, 32])
+@pytest.mark.parametrize(
+    "kernel, stride, padding", [(4, 4, 0), (8, 1, 0), (8, 4, 2), (16, 8, 0), (16, 8, 4), (7, 1, 3)]
+)
+def test_bfloat16_convolutions_of_few_channels_are_right(channels, kernel, stride, padding):
+    """oneDNN's on AMX are not, of some of these."""
+    torch.manual_seed(0)
+    for layer in (
+        nn.Conv1d(channels, 16, kernel, stride, padding),
+        nn.ConvTranspose1d(16, channels, kernel, stride, padding),
+        nn.Conv1d(channels, 16, kernel, 1, padding, dilation=3),
+    ):
+        kind = ConvTranspose1d if isinstance(layer, nn.ConvTranspose1d) else Conv1d
+        ours = kind(layer.in_channels, layer.out_channels, kernel, layer.stride, padding, dilation=layer.dilation)
+        ours.load_state_dict(layer.state_dict())
+        x = torch.randn(2, layer.in_channels, 200)
+        x1, x2 = x.clone().requires_grad_(), x.clone().requires_grad_()
+        y = layer(x1)
+        with torch.autocast("cpu", torch.bfloat16):
+            fast = ours(x2)
+        g = torch.randn_like(y)
+        y.backward(g)
+        fast.float().backward(g)
+        for found, wanted in (
+            (fast.detach().float(), y.detach()),
+            (x2.grad, x1.grad),
+            (ours.weight.grad, layer.weight.grad),
+            (ours.bias.grad, layer.bias.grad),
+            (pack(layer, torch.bfloat16)(x).float(), y.detach()),
+        ):
+            assert found.shape == wanted.shape and (found - wanted).norm() < 0.02 * wanted.norm()

@@ -3,6 +3,10 @@
 Weights keep the shapes of `nn.Conv1d` / `nn.ConvTranspose1d`, so public state dicts fit. The arithmetic runs as a 2-D
 convolution of height 1 with the channels innermost in memory: oneDNN and cuDNN are faster on that layout in
 bfloat16, and activations keep it from layer to layer through their strides. CPUs without AVX512 are left out of it.
+
+oneDNN (3.12, the one of torch 2.13) computes some bfloat16 convolutions of few channels wrongly where a CPU has AMX:
+forward, and backward through transposed ones, where channels times kernel make a multiple of 32. A kernel with one tap
+more, a zero, is computed rightly, and means the same (`wrong_by_amx`).
 """
 
 import torch
@@ -11,6 +15,19 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm as _weight_norm
 
 CPU = torch.backends.cpu.get_cpu_capability()  # asked once: torch.compile cannot look into the question
+
+
+AMX = torch.cpu._is_amx_tile_supported()
+
+
+def wrong_by_amx(channels, weight, dtype):
+    """Whether a convolution of so many `channels` in, with `weight` `[.., .., K]`, is one of those in `dtype`."""
+    few = channels < 32 and channels * weight.shape[2] % 32 == 0
+    return few and AMX and dtype == torch.bfloat16 and weight.device.type == "cpu"
+
+
+def _computed_in(x):
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
 def channels_last(device):
@@ -27,6 +44,8 @@ def conv1d(x, weight, bias, stride, padding, dilation, groups):
     """`F.conv1d`, channels-last where that is fast. Options are tuples of one number, as layers keep them."""
     if not channels_last(x.device):
         return F.conv1d(x, weight, bias, stride, padding, dilation, groups)
+    if groups == 1 and wrong_by_amx(x.shape[1], weight, _computed_in(x)):
+        x, weight = F.pad(x, (0, *dilation)), F.pad(weight, (0, 1))
     flat = (1, *stride), (0, *padding), (1, *dilation)
     return F.conv2d(lift(x), weight.unsqueeze(2), bias, *flat, groups).squeeze(2)
 
@@ -35,8 +54,11 @@ def conv_transpose1d(x, weight, bias, stride, padding, output_padding, groups, d
     """`F.conv_transpose1d`, as `conv1d`."""
     if not channels_last(x.device):
         return F.conv_transpose1d(x, weight, bias, stride, padding, output_padding, groups, dilation)
-    flat = (1, *stride), (0, *padding), (0, *output_padding)
-    return F.conv_transpose2d(lift(x), weight.unsqueeze(2), bias, *flat, groups, (1, *dilation)).squeeze(2)
+    flat, beyond = ((1, *stride), (0, *padding), (0, *output_padding)), 0
+    if groups == 1 and torch.is_grad_enabled() and wrong_by_amx(weight.shape[1], weight, _computed_in(x)):
+        weight, beyond = F.pad(weight, (0, 1)), dilation[0]
+    y = F.conv_transpose2d(lift(x), weight.unsqueeze(2), bias, *flat, groups, (1, *dilation)).squeeze(2)
+    return y[..., : y.shape[-1] - beyond] if beyond else y
 
 
 def pad_ends(x, ends, mode):

@@ -5,9 +5,10 @@ keeps them, and every call arranges them anew (and casts them, under autocast): 
 """
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from pscodec.layers.conv import channels_last, conv1d, conv_transpose1d, lift, pad_ends
+from pscodec.layers.conv import channels_last, conv1d, conv_transpose1d, lift, pad_ends, wrong_by_amx
 from pscodec.utils.machine import onednn_takes
 
 
@@ -42,11 +43,13 @@ class _Packed:
             raise ValueError(f"{layer}: only zero padding of a given width is packed")
         del self.weight
         if isinstance(layer, _Packed):
-            self.dtype, self.packed = layer.dtype, layer.packed
+            self.dtype, self.packed, self.beyond = layer.dtype, layer.packed, layer.beyond
         else:
             weight = layer.weight.detach().to(dtype or layer.weight.dtype)
-            self.dtype, self.packed = weight.dtype, weight
+            self.dtype, self.packed, self.beyond = weight.dtype, weight, 0
             if in_blocks(weight):
+                if self._is_wrong(weight):  # one tap more, a zero (layers/conv)
+                    weight, self.beyond = F.pad(weight, (0, 1)), self.dilation[0]
                 arrange = getattr(torch.ops.mkldnn, self.ARRANGE)
                 self.packed = arrange(lift(weight), *self._flat(), self.groups, None)
         if bias and layer.bias is not None:
@@ -61,6 +64,8 @@ class _Packed:
 
     def _blocked(self, x):
         compute = getattr(torch.ops.mkldnn, self.COMPUTE)
+        if self.beyond:
+            x = F.pad(x, (0, self.beyond))
         return compute(lift(x), self.packed, self.bias, *self._flat(), self.groups, "none", [], "").squeeze(2)
 
 
@@ -81,6 +86,9 @@ class PackedConv1d(_Packed, nn.Conv1d):
 
     ARRANGE, COMPUTE = "_reorder_convolution_weight", "_convolution_pointwise"
 
+    def _is_wrong(self, weight):
+        return self.groups == 1 and wrong_by_amx(self.in_channels, weight, weight.dtype)
+
     def _flat(self):
         return (0, *self.padding), (1, *self.stride), (1, *self.dilation)
 
@@ -93,6 +101,9 @@ class PackedConvTranspose1d(_Packed, nn.ConvTranspose1d):
 
     OPTIONS = (*_Packed.OPTIONS, "output_padding")
     ARRANGE, COMPUTE = "_reorder_convolution_transpose_weight", "_convolution_transpose_pointwise"
+
+    def _is_wrong(self, weight):
+        return False  # only its gradients would be
 
     def _flat(self):
         return (0, *self.padding), (0, *self.output_padding), (1, *self.stride), (1, *self.dilation)
