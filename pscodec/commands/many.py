@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pscodec import released
+from pscodec.pipes import PIPE
 from pscodec.utils.errors import UserError
 from pscodec.utils.progress import progress
-
-PIPE = "-"
 
 
 @dataclass(frozen=True)
