@@ -97,12 +97,27 @@ def decode_file(coder, source, target, profiles=(), raw=False):
         side = coder.side(reader.header, profiles)
         write = stack.enter_context(_sink(target, reader.header, raw))
         codes = _codes(itertools.chain([first] if first else [], packets), reader.header, lost)
+        if not coder.model.chunk and PIPE not in (source, target):
+            codes = _gathered(codes, round(coder.model.piece * coder.model.frame_rate))
         for wav in coder.decode_pieces(codes, side):
             if reader.n_samples is not None:
                 wav = wav[:, : max(0, reader.n_samples - at)]
             write(pcm16(silence(wav, at, coder.in_samples(lost), coder.fade)).T)
             at += wav.shape[-1]
         return reader.header, at, reader.damage
+
+
+def _gathered(blocks, frames):
+    """Blocks of codes, nobody waiting for them, in ones of at least `frames`: weights are read anew for each."""
+    held, count = [], 0
+    for codes, _ in blocks:
+        held.append(codes)
+        count += codes.shape[1]
+        if count >= frames:
+            yield np.concatenate(held, 1), None
+            held, count = [], 0
+    if held:
+        yield np.concatenate(held, 1), None
 
 
 def _codes(packets, header, lost):
