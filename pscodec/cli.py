@@ -1,6 +1,8 @@
 """`pscodec COMMAND`: code or separate speech with a trained experiment. One module of pscodec/commands a command."""
 
 import argparse
+import atexit
+import gc
 from importlib import import_module
 
 from pscodec.utils.errors import one_line_errors
@@ -25,7 +27,15 @@ def main(argv=None):
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     args = parser.parse_args(argv)
+    spare_the_collector()
     args.run(args)
+
+
+def spare_the_collector():
+    """Let Python look for garbage less often than at every 700th new object: torch's import makes hundreds of thousands
+    that stay. And not once more at the end, when the process gives back everything."""
+    gc.set_threshold(100_000, 20, 20)
+    atexit.register(gc.freeze)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,7 @@ cannot be streamed take a recording whole.
 
 import contextlib
 import itertools
-import shutil
 import struct
-import sys
-import tempfile
 
 import numpy as np
 import soundfile
@@ -18,11 +15,10 @@ import torch
 from pscodec.bitstream import Reader, Writer, conceal
 from pscodec.data.audio import Resampler, audio_blocks, pcm16, silence
 from pscodec.inference import OWN, PROMPT
+from pscodec.pipes import PIPE, open_input, open_output, packets_of, spooled_input
 from pscodec.utils.errors import UserError
 from pscodec.utils.files import atomic_path
 
-PIPE = "-"
-BYTES = 1 << 14  # of a `.psc` file, read at once
 LARGEST_WAV = 4_000_000_000  # bytes; longer ones become RF64
 
 
@@ -36,10 +32,10 @@ def encode_file(coder, source, target, prompt=OWN, raw_rate=None):
     """
     with contextlib.ExitStack() as stack:
         if raw_rate:
-            file = stack.enter_context(_input(source))
+            file = stack.enter_context(open_input(source))
             rate, length, blocks = raw_rate, None, _raw_blocks(file, raw_rate, coder.model)
         else:
-            file = stack.enter_context(_spooled_input()) if source == PIPE else None
+            file = stack.enter_context(spooled_input()) if source == PIPE else None
             rate, length, blocks = audio_blocks(source, coder.model.piece, file, coder.model.channels)
         if coder.model.side_of == "self":
             prompt = OWN
@@ -50,7 +46,7 @@ def encode_file(coder, source, target, prompt=OWN, raw_rate=None):
         new = coder.model.sample_rate
         header = coder.header(prompt, None if length is None else -(-length * new // rate))
         writer = Writer(header, coder.entropy(header))
-        out = stack.enter_context(_output(target))
+        out = stack.enter_context(open_output(target))
         out.write(writer.begin())
         n_samples = 0
         for wav, codes, scales in coder.encode_pieces(_resampled(blocks, rate, new)):
@@ -91,8 +87,8 @@ def decode_file(coder, source, target, profiles=(), raw=False):
     after keeps its place. `profiles` as in `Coder.decode`. Raises UserError, with nothing written to a path.
     """
     with contextlib.ExitStack() as stack:
-        reader, file = Reader(coder.entropy), stack.enter_context(_input(source))
-        packets = _packets(reader, file)
+        reader, file = Reader(coder.entropy), stack.enter_context(open_input(source))
+        packets = packets_of(reader, file)
         try:
             first = next(packets, None)  # with the header
         except ValueError as error:
@@ -101,6 +97,8 @@ def decode_file(coder, source, target, profiles=(), raw=False):
         side = coder.side(reader.header, profiles)
         write = stack.enter_context(_sink(target, reader.header, raw))
         codes = _codes(itertools.chain([first] if first else [], packets), reader.header, lost)
+        if not coder.model.chunk and PIPE not in (source, target):
+            codes = _gathered(codes, round(coder.model.piece * coder.model.frame_rate))
         for wav in coder.decode_pieces(codes, side):
             if reader.n_samples is not None:
                 wav = wav[:, : max(0, reader.n_samples - at)]
@@ -109,19 +107,17 @@ def decode_file(coder, source, target, profiles=(), raw=False):
         return reader.header, at, reader.damage
 
 
-def read_packets(source, reader):
-    """Every packet of `source` (a path, or `-`) through `reader`. Raises UserError as `bitstream.read` does."""
-    with _input(source) as file:
-        try:
-            yield from _packets(reader, file)
-        except ValueError as error:
-            raise UserError(str(error)) from None
-
-
-def _packets(reader, file):
-    while data := file.read1(BYTES):
-        yield from reader.push(data)
-    yield from reader.finish()
+def _gathered(blocks, frames):
+    """Blocks of codes, nobody waiting for them, in ones of at least `frames`: weights are read anew for each."""
+    held, count = [], 0
+    for codes, _ in blocks:
+        held.append(codes)
+        count += codes.shape[1]
+        if count >= frames:
+            yield np.concatenate(held, 1), None
+            held, count = [], 0
+    if held:
+        yield np.concatenate(held, 1), None
 
 
 def _codes(packets, header, lost):
@@ -144,39 +140,6 @@ def _codes(packets, header, lost):
 
 
 @contextlib.contextmanager
-def _input(source):
-    """`source` open for reading bytes."""
-    if source == PIPE:
-        yield sys.stdin.buffer
-        return
-    try:
-        file = open(source, "rb")
-    except OSError as error:
-        raise UserError(f"{error.strerror}") from None
-    with file:
-        yield file
-
-
-@contextlib.contextmanager
-def _spooled_input():
-    """Standard input as a file that can seek, which libsndfile needs: on the disk, not in memory."""
-    with tempfile.TemporaryFile() as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-        file.seek(0)
-        yield file
-
-
-@contextlib.contextmanager
-def _output(target):
-    """`target` open for writing bytes; a path has them all or is as it was."""
-    if target == PIPE:
-        yield sys.stdout.buffer
-        return
-    with atomic_path(target) as partial, open(partial, "wb") as file:
-        yield file
-
-
-@contextlib.contextmanager
 def _sink(target, header, raw):
     """A function that takes int16 samples, numpy `[n, C]`, to `target`."""
     if target != PIPE and not raw:
@@ -186,7 +149,7 @@ def _sink(target, header, raw):
             with soundfile.SoundFile(partial, "w", format="RF64" if large else "WAV", **shape) as file:
                 yield file.write
         return
-    with _output(target) as out:
+    with open_output(target) as out:
         if not raw:
             out.write(_wav_head(header))
 

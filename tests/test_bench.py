@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -66,6 +67,17 @@ def test_a_package_that_is_missing_is_one_line(speed, monkeypatch):
     monkeypatch.setitem(sys.modules, "encodec", None)
     with pytest.raises(SystemExit, match="error: .*pip install --no-deps encodec einops"):
         speed("--against", "encodec")
+
+
+def test_an_experiment_side_by_side_with_opus(tiny_exp, monkeypatch, capsys):
+    if not shutil.which("opusenc"):
+        pytest.skip("opus-tools is not installed")
+    path = ROOT / "tools/bench/codec_speed.py"
+    options = ["--exp", tiny_exp, "--against", "opus", "--seconds", "0.5", "--threads", 1, "--rounds", 1]
+    monkeypatch.setattr(sys, "argv", [str(x) for x in (path, *options)])
+    runpy.run_path(str(path), run_name="__main__")
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["pscodec", "opus"] and min(float(row[-1]) for row in rows) > 0
 
 
 def test_a_training_step_beside_a_plain_one(monkeypatch, capsys):

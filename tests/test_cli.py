@@ -164,6 +164,25 @@ def test_files_equal_recordings_in_memory(coder, tmp_path):
     assert (load_audio(tmp_path / "y.wav")[0] - coder.decode(read)).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize(("target", "blocks"), [("back.wav", [30, 15]), ("-", [10, 10, 10, 10, 5])])
+def test_packets_of_files_are_decoded_together_those_of_pipes_as_they_come(
+    coder, tmp_path, target, blocks, monkeypatch, capsysbinary
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(coder, "packet", 10 * coder.model.hop_length / coder.model.sample_rate)
+    monkeypatch.setattr(coder.model, "piece", 25 * coder.model.hop_length / coder.model.sample_rate)
+    wav = speech(45 * coder.model.hop_length / coder.model.sample_rate, rate=coder.model.sample_rate)
+    coder.write("a.psc", coder.encode(wav, coder.model.sample_rate, None))
+    decode_pieces, seen = coder.decode_pieces, []
+
+    def spied(sent, side):
+        return decode_pieces(((seen.append(codes.shape[1]), (codes, scale))[1] for codes, scale in sent), side)
+
+    monkeypatch.setattr(coder, "decode_pieces", spied)
+    files.decode_file(coder, "a.psc", target)
+    assert seen == blocks
+
+
 def test_what_fails_leaves_nothing_behind(tmp_path):
     codec = load_codec(make_experiment(tmp_path / "exp", codebook_size=50))
     stream = codec.encode(speech(3), 24000)

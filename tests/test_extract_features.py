@@ -14,11 +14,12 @@ import soundfile
 import torch
 
 from pscodec.bin import extract_features
-from pscodec.bin.extract_features import Archive, Settings, Workers, extract, main
+from pscodec.bin.extract_features import Archive, Settings, extract, main
 from pscodec.data.audio import load_audio
 from pscodec.data.kaldi import Utterance, load_matrices, read_table, write_data_dir
 from pscodec.features import FBank, LogMel
 from pscodec.utils.errors import UserError
+from pscodec.utils.processes import Workers
 
 ROOT = Path(__file__).parents[1]
 

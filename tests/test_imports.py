@@ -46,7 +46,8 @@ MAY_IMPORT = {
     "inference": GROUND
     | {"released", "pieces", "models", "bitstream", "profile", "side_tokens", "entropy", "features", "data.audio"},
     "synthesis": GROUND | {"inference", "downstream", "bitstream", "data.audio", "data.text"},
-    "files": GROUND | {"inference", "streaming", "bitstream", "data.audio"},
+    "pipes": GROUND,
+    "files": GROUND | {"inference", "streaming", "bitstream", "pipes", "data.audio"},
 }
 TOP = {"bin", "cli", "commands", "demo", "listening"}  # anything
 

@@ -8,7 +8,7 @@ import torch
 from pscodec.discriminators.base import Discriminators
 from pscodec.discriminators.mpd import MultiPeriodDiscriminator, PeriodDiscriminator
 from pscodec.discriminators.msstft import MultiScaleSTFTDiscriminator
-from pscodec.layers.conv import conv, upsample
+from pscodec.layers.conv import conv, interleaved, upsample
 from pscodec.models.hificodec import Encoder
 from pscodec.types import Prompt
 from pscodec.utils.errors import UserError
@@ -116,6 +116,45 @@ def test_convolutions_equal_torch_and_give_whole_frames():
         up = upsample(6, 8, stride, weight_norm=False)
         plain = torch.nn.functional.conv_transpose1d(x, up.weight, up.bias, stride, up.padding, up.output_padding)
         assert up(x).shape == (2, 8, 40 * stride) and torch.allclose(up(x), plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [7, 11])
+@pytest.mark.parametrize("dilation", [2, 3, 5])
+@pytest.mark.parametrize("frames", [1, 4, 30, 41])
+def test_dilated_convolutions_learn_the_same_before_avx512(kernel, dilation, frames, monkeypatch):
+    monkeypatch.setattr("pscodec.layers.conv.CPU", "AVX2")
+    seen = []
+    monkeypatch.setattr("pscodec.layers.conv.interleaved", lambda *args: seen.append(args) or interleaved(*args))
+    torch.manual_seed(0)
+    layer = conv(4, 6, kernel, dilation=dilation, weight_norm=False).double()
+    x = torch.randn(3, 4, frames, dtype=torch.float64, requires_grad=True)
+    padding = kernel // 2 * dilation
+    y = layer(x)
+    assert len(seen) == 1
+    plain = torch.nn.functional.conv1d(x, layer.weight, layer.bias, padding=padding, dilation=dilation)
+    torch.testing.assert_close(y, plain)
+    wanted = [x, layer.weight, layer.bias]
+    ours, theirs = (torch.autograd.grad(out.square().sum(), wanted) for out in (y, plain))
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("layer", "grad"),
+    [
+        (lambda: conv(4, 6, 7, dilation=3), False),  # in use
+        (lambda: conv(4, 6, 7), True),
+        (lambda: conv(4, 6, 3, dilation=3), True),
+        (lambda: conv(4, 6, 7, dilation=3, pad="causal"), True),
+        (lambda: conv(4, 6, 7, dilation=3, padding=5), True),
+        (lambda: conv(4, 6, 7, dilation=3, groups=2), True),
+        (lambda: conv(4, 6, 8, dilation=2, padding=7), True),
+    ],
+)
+def test_other_convolutions_are_left_as_they_are(layer, grad, monkeypatch):
+    monkeypatch.setattr("pscodec.layers.conv.CPU", "AVX2")
+    monkeypatch.setattr("pscodec.layers.conv.interleaved", None)
+    with torch.set_grad_enabled(grad):
+        layer()(torch.randn(2, 4, 40))
 
 
 def test_period_discriminator_equals_its_two_dimensional_form():

@@ -12,6 +12,7 @@ from pscodec import bitstream
 from pscodec.bin import decode, latents, report_prompts
 from pscodec.bin.extract_features import Settings, extract
 from pscodec.bin.extract_features import main as stage_2
+from pscodec.commands import many
 from pscodec.data.audio import load_audio, save_audio
 from pscodec.data.kaldi import Utterance, load_matrices, write_data_dir, write_table
 from pscodec.data.prompts import Prompts, check, describe, noise_like, seconds_of
@@ -234,13 +235,26 @@ def test_utterances_whose_prompt_has_no_features_are_left_out(data, exp, tmp_pat
         if path.name == "mel.scp":
             text = b"".join(line for line in text.splitlines(keepends=True) if not line.startswith(b"a-2 "))
         (tmp_path / "test" / path.name).write_bytes(text)
-    count = decode.decode_split(load_codec(exp), tmp_path / "test", tmp_path / "out")
+    how = many.Settings(str(exp), "best", "cpu", "fp32", True), False
+    count = decode.decode_split(how, tmp_path / "test", tmp_path / "out")
     assert count == 3 and "left out: a-1: its prompt a-2 has no features" in capsys.readouterr().out
+
+
+def test_processes_share_the_utterances_and_leave_the_files_of_one(data, exp, tmp_path, monkeypatch):
+    monkeypatch.setattr("pscodec.utils.processes.FEW", 1)
+    for nj in ("1", "2"):
+        run_decode(exp, data, "--nj", nj, "--controls", "test", "--out", str(tmp_path / nj))
+    names = sorted(str(p.relative_to(tmp_path / "1")) for p in (tmp_path / "1").rglob("*.*") if p.is_file())
+    assert len([name for name in names if name.endswith(".psc")]) == 3 * 4
+    for name in names:
+        if not name.endswith("wav.scp"):  # which names the folder
+            assert (tmp_path / "2" / name).read_bytes() == (tmp_path / "1" / name).read_bytes(), name
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--nj", "0"], "--nj must be at least 1"),
         (["--conditions", "half"], "no prompt condition 'half'"),
         (["--prompts", "dev"], "--prompts names dev"),
         (["--prompts", "test", "--conditions", "prompt_0.01s"], "at least 25 ms"),

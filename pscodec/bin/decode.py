@@ -14,10 +14,12 @@ Entropy coded (--entropy), files need their language model to be read: it is cop
 SPLIT/entropy.safetensors, where the experiment that they are written to has it not.
 
 Every file carries its prompt's vectors, 8 bits a number, as files between strangers would; `side_bytes` counts them.
-Started by torchrun, its processes share the utterances, each on its own GPU.
+--nj processes share the utterances on a CPU, a thread each. Started by torchrun, its processes share them, each on its
+own GPU, and --nj counts for each of them.
 """
 
 import argparse
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -31,38 +33,39 @@ from pscodec.data.kaldi import read_data_dir, write_table
 from pscodec.data.prompts import Prompts
 from pscodec.entropy.find import Languages
 from pscodec.entropy.network import FILE
-from pscodec.inference import load_codec
 from pscodec.scoring import spread
 from pscodec.utils import ranks
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
+from pscodec.utils.processes import Workers
 from pscodec.utils.progress import progress
 
 CONTROLS = ("shuffled_codes", "wrong_prompt")
 
 
-def decode_split(coder, folder, out, condition=None, allow_pipes=False, max_utts=None):
-    """Send every utterance of data dir `folder` through a file below `out`; returns the number of utterances.
+class Sender:
+    """What a process needs to send utterances of data dirs through files: prompts, and the codec that `settings`
+    (commands/many) say."""
 
-    With `max_utts`, so many of them, spread evenly. What sends nothing, an autoencoder, has no files of its own.
+    def __init__(self, settings, allow_pipes=False):
+        self.coder, self.allow_pipes, self._prompts = many.load(settings), allow_pipes, (None, None)
+        if settings.entropy and settings.packet is None:
+            self.coder.packet = FILE_PACKET
 
-    Under torchrun each process sends its share, and the first one writes the tables of all. Utterances whose
-    prompt has no features (stage 2 could not read it) are named and left out.
-    """
-    utterances, model = read_data_dir(folder, allow_pipes), coder.model
-    if max_utts:
-        utterances = {utt: utterances[utt] for utt in spread(sorted(utterances), max_utts)}
-    prompts = Prompts(folder, model.sees, coder.prompt, allow_pipes) if model.takes_prompt else None
-    for utt in [utt for utt in utterances if prompts and prompts.source(utt, condition) is None]:
-        print(f"left out: {utt}: its prompt {prompts.names.get(utt, '')} has no features")
-        del utterances[utt]
-    rows = {}
-    for utt, utterance in progress(ranks.share(list(utterances.items())), f"decode {out.name}"):
+    def prompts(self, folder):
+        """The `Prompts` of data dir `folder`, None for a codec without."""
+        if self._prompts[0] != folder and self.coder.model.takes_prompt:
+            made = Prompts(folder, self.coder.model.sees, self.coder.prompt, self.allow_pipes)
+            self._prompts = folder, made
+        return self._prompts[1]
+
+    def send(self, folder, out, condition, utt, utterance):
+        """Code and decode one utterance below `out`; returns its line of bits.tsv."""
+        coder, model, prompts = self.coder, self.coder.model, self.prompts(folder)
         wav, rate = load_audio(utterance.path, None, utterance.start, utterance.end, model.channels)
         if not model.n_q:
             save_audio(out / "wav" / f"{utt}.wav", reconstruct(model, wav, rate), model.sample_rate)
-            rows[utt] = f"{utt}\t{wav.shape[1] / rate:.6f}\t0\t0\t0"
-            continue
+            return f"{utt}\t{wav.shape[1] / rate:.6f}\t0\t0\t0"
         stream = coder.encode(wav, rate, prompts and prompts.of(utt, condition))
         if condition == "shuffled_codes":
             stream.codes = np.random.default_rng(0).permutation(stream.codes, axis=1)
@@ -71,13 +74,42 @@ def decode_split(coder, folder, out, condition=None, allow_pipes=False, max_utts
         received = coder.read(psc)
         save_audio(out / "wav" / f"{utt}.wav", coder.decode(received), coder.model.sample_rate)
         sizes = received.sizes()
-        rows[utt] = f"{utt}\t{received.seconds:.6f}\t{sizes['codes']}\t{sizes['side']}\t{psc.stat().st_size}"
+        return f"{utt}\t{received.seconds:.6f}\t{sizes['codes']}\t{sizes['side']}\t{psc.stat().st_size}"
+
+
+_sender = functools.lru_cache(maxsize=1)(Sender)  # this process's
+
+
+def _send(task):
+    how, *what = task
+    return _sender(*how).send(*what)
+
+
+def decode_split(how, folder, out, condition=None, max_utts=None, workers=None):
+    """Send every utterance of data dir `folder` through a file below `out`; returns the number of utterances.
+
+    `how`: arguments of `Sender`. With `max_utts`, so many of them, spread evenly. `workers`: utils.processes.Workers to
+    share them. What sends nothing, an autoencoder, has no files of its own.
+
+    Under torchrun each process sends its share, and the first one writes the tables of all. Utterances whose
+    prompt has no features (stage 2 could not read it) are named and left out.
+    """
+    sender = _sender(*how)
+    utterances, prompts = read_data_dir(folder, sender.allow_pipes), sender.prompts(folder)
+    if max_utts:
+        utterances = {utt: utterances[utt] for utt in spread(sorted(utterances), max_utts)}
+    for utt in [utt for utt in utterances if prompts and prompts.source(utt, condition) is None]:
+        print(f"left out: {utt}: its prompt {prompts.names.get(utt, '')} has no features")
+        del utterances[utt]
+    tasks = [(how, folder, out, condition, utt, u) for utt, u in ranks.share(list(utterances.items()))]
+    lines = progress((workers or Workers()).map(_send, tasks), f"decode {out.name}", len(tasks))
+    rows = {task[4]: line for task, line in zip(tasks, lines, strict=True)}
     rows = {utt: row for share in ranks.gather(rows) for utt, row in share.items()}
     if ranks.first():
         header = "utt\tseconds\tcodes_bytes\tside_bytes\ttotal_bytes"
         write_text(out / "bits.tsv", "\n".join([header, *(rows[utt] for utt in utterances)]) + "\n")
         write_table(out / "wav.scp", {utt: out / "wav" / f"{utt}.wav" for utt in utterances})
-        keep_language(coder.languages.chosen, out)
+        keep_language(sender.coder.languages.chosen, out)
     return len(utterances)
 
 
@@ -134,25 +166,33 @@ def main(argv=None):
     parser.add_argument("--max-utts", type=int, help="decode at most so many utterances a split, spread evenly")
     many.add_sampling(parser)
     parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")
+    parser.add_argument("--nj", type=int, default=1, help="processes on a CPU (%(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
+    if args.nj < 1:
+        raise UserError("--nj must be at least 1")
     prompting.check(args.conditions.split())
     for split in args.prompts.split():
         if split not in args.splits.split():
             raise UserError(f"--prompts names {split}, which is not among --splits ({args.splits})")
 
-    how = {"n_q": args.n_q, "entropy": args.entropy, "packet": args.packet, "vectors": args.vectors}
-    how["sampling"] = dict(many.sampling(args))
-    coder = load_codec(args.exp, args.checkpoint, args.device, **how)
-    if args.entropy and args.packet is None:
-        coder.packet = FILE_PACKET
+    more = {"n_q": args.n_q, "entropy": args.entropy, "packet": args.packet, "vectors": args.vectors}
+    more["sampling"] = many.sampling(args)
+    settings = many.Settings(str(args.exp), args.checkpoint, args.device, "fp32", True, **more)
+    how = settings, args.allow_pipes
+    _sender.cache_clear()  # of an experiment that has been trained on since
+    coder = _sender(*how).coder
     out = (args.out or args.exp) / "decode"
     print(f"decoding with the {args.checkpoint} checkpoint of {args.exp}: step {coder.meta.get('step')}")
-    for split in args.splits.split():
-        for condition in conditions_of(split, args, coder.model):
-            name = f"{split}.{condition}" if condition else split
-            count = decode_split(coder, args.data / split, out / name, condition, args.allow_pipes, args.max_utts)
-            print(f"{out / name}: {count} utterances")
+    nj = args.nj if args.device == "cpu" else 1
+    if nj > 1:
+        torch.set_num_threads(1)  # what is few is done here, beside the others: threads that wait for a busy core spin
+    with Workers(nj) as workers:
+        for split in args.splits.split():
+            for condition in conditions_of(split, args, coder.model):
+                name = f"{split}.{condition}" if condition else split
+                count = decode_split(how, args.data / split, out / name, condition, args.max_utts, workers)
+                print(f"{out / name}: {count} utterances")
 
 
 if __name__ == "__main__":

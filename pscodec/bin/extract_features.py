@@ -14,11 +14,9 @@ process writes its part below `features.parts`, the first one then makes the sam
 """
 
 import argparse
-import concurrent.futures.process
 import functools
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import sys
@@ -35,6 +33,7 @@ from pscodec.utils import ranks
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.hparams import build_only, compose, resolve
+from pscodec.utils.processes import Workers
 from pscodec.utils.progress import progress
 
 KINDS = ("fbank", "mel", "xvector")
@@ -150,33 +149,6 @@ def _work(task):
         return utterance.utt, extractor(utterance, kinds), None
     except UserError as error:
         return utterance.utt, None, str(error)
-
-
-class Workers:
-    """Runs tasks in `nj` processes, which start with the first large lot and serve all folders: a start takes seconds.
-
-    A context manager; `map` gives the answers in the tasks' order.
-    """
-
-    def __init__(self, nj=1):
-        spawn = multiprocessing.get_context("spawn")
-        self.pool = nj > 1 and concurrent.futures.ProcessPoolExecutor(nj, spawn, torch.set_num_threads, (1,))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.pool:
-            self.pool.shutdown(wait=True, cancel_futures=True)
-
-    def map(self, work, tasks):
-        if not self.pool or len(tasks) < 16:
-            yield from map(work, tasks)
-            return
-        try:
-            yield from self.pool.map(work, tasks, chunksize=8)
-        except concurrent.futures.process.BrokenProcessPool:
-            raise UserError("a worker process died (out of memory?); start again with a smaller --nj") from None
 
 
 def begin(folder, settings, utterances):

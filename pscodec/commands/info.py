@@ -45,7 +45,7 @@ def show(name):
 
 def show_stream(name):
     from pscodec.bitstream import Reader
-    from pscodec.files import read_packets
+    from pscodec.pipes import read_packets
     from pscodec.utils.errors import UserError
 
     reader, frames, present = Reader(_Uncoded), 0, 0

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pscodec import released
+from pscodec.pipes import PIPE
 from pscodec.utils.errors import UserError
 from pscodec.utils.progress import progress
-
-PIPE = "-"
 
 
 @dataclass(frozen=True)
@@ -125,15 +124,17 @@ def tasks(inputs, output, suffixes, new):
     return pairs, wrong
 
 
-@functools.lru_cache(maxsize=1)
-def codec(settings):
-    """This process's codec."""
+def load(settings):
+    """The `Coder` that `settings` say, in a process that keeps its memory."""
     from pscodec.inference import load_codec
     from pscodec.utils.machine import keep_memory
 
     keep_memory()
     how = (settings.which, settings.device, settings.precision, settings.n_q, settings.entropy, settings.packet)
     return load_codec(settings.exp, *how, dict(settings.sampling), settings.vectors)
+
+
+codec = functools.lru_cache(maxsize=1)(load)  # this process's
 
 
 def run(work, pairs, wrong, settings, jobs, desc, load=codec):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm as _weight_norm
 
+LONG = 7  # kernels from this width on gain by `interleaved`
 CPU = torch.backends.cpu.get_cpu_capability()  # asked once: torch.compile cannot look into the question
 
 
@@ -43,11 +44,33 @@ def lift(x):
 def conv1d(x, weight, bias, stride, padding, dilation, groups):
     """`F.conv1d`, channels-last where that is fast. Options are tuples of one number, as layers keep them."""
     if not channels_last(x.device):
+        if torch.is_grad_enabled() and _to_interleave(weight.shape[2], *stride, *padding, *dilation, groups):
+            return interleaved(x, weight, bias, *dilation)
         return F.conv1d(x, weight, bias, stride, padding, dilation, groups)
     if groups == 1 and wrong_by_amx(x.shape[1], weight, _computed_in(x)):
         x, weight = F.pad(x, (0, *dilation)), F.pad(weight, (0, 1))
     flat = (1, *stride), (0, *padding), (1, *dilation)
     return F.conv2d(lift(x), weight.unsqueeze(2), bias, *flat, groups).squeeze(2)
+
+
+def _to_interleave(kernel, stride, padding, dilation, groups):
+    """Whether a convolution is one of those that `interleaved` makes faster: dilated, long, and keeping its frames."""
+    same = kernel % 2 == 1 and padding == kernel // 2 * dilation
+    return dilation > 1 and kernel >= LONG and same and stride == groups == 1
+
+
+def interleaved(x, weight, bias, dilation):
+    """A dilated convolution that keeps its frames, as one without dilation of `dilation` signals that take turns.
+
+    Before AVX512 oneDNN has no fast backward pass of a dilated convolution: this way forward and backward together take
+    half to two thirds of the time with 16 to 64 channels, nine tenths with 256. `[B, C, T]` -> `[B, C', T]`.
+    """
+    n, frames = len(x), x.shape[-1]
+    each = -(-frames // dilation)
+    x = F.pad(x, (0, each * dilation - frames)).view(n, -1, each, dilation)
+    x = x.permute(0, 3, 1, 2).reshape(n * dilation, -1, each)
+    y = F.conv1d(x, weight, bias, padding=weight.shape[2] // 2)
+    return y.view(n, dilation, -1, each).permute(0, 2, 3, 1).reshape(n, -1, each * dilation)[..., :frames]
 
 
 def conv_transpose1d(x, weight, bias, stride, padding, output_padding, groups, dilation):

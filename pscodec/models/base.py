@@ -53,6 +53,7 @@ class Codec(nn.Module):
         if self.channels != heard:
             raise ValueError(f"{self.channels} channels in the encoder, {heard} in the decoder")
         self.sample_rate, self.hop_length = sample_rate, encoder.hop_length
+        self.piece = min(getattr(part, "piece", self.piece) for part in (encoder, decoder))
         self.encoder, self.quantizer = encoder, quantizer
         for name, part in parts.items():
             setattr(self, name, part)

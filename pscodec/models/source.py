@@ -13,6 +13,7 @@ from pscodec.layers.convnext import ConvNeXt
 from pscodec.layers.hifigan import LayerNorm
 from pscodec.layers.source import HIGHEST, LOWEST, Excitation, SourceFilter, Spectra
 from pscodec.layers.spectrum import InverseParts
+from pscodec.models.vocos import PIECE
 
 
 class PitchHead(nn.Module):
@@ -38,6 +39,8 @@ class Decoder(nn.Module):
     The pitch that it reads from `z` makes the excitation, and is shown to its blocks; it learns from a loss of its own
     (losses/pitch) alone.
     """
+
+    piece = PIECE
 
     def __init__(
         self, latent_dim=256, width=320, n_blocks=8, hidden=960, hop_length=320, n_fft=1280, sample_rate=24000

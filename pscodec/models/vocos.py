@@ -11,9 +11,13 @@ from pscodec.layers.convnext import ConvNeXt
 from pscodec.layers.hifigan import LayerNorm
 from pscodec.layers.spectrum import InverseSTFT, MelFrames
 
+PIECE = 10  # seconds at once (models/base): half as fast again as 2, for weights are most of what a layer reads
+
 
 class Encoder(nn.Module):
     """`wav` `[B, 1, L]` -> `z` `[B, latent_dim, L / hop_length]`, L a multiple of hop_length. Phases are not seen."""
+
+    piece = PIECE
 
     def __init__(
         self,
@@ -40,6 +44,8 @@ class Encoder(nn.Module):
 
 class Decoder(nn.Module):
     """`z` `[B, latent_dim, T]` -> `wav_hat` `[B, 1, T * hop_length]`."""
+
+    piece = PIECE
 
     def __init__(self, latent_dim=256, width=320, n_blocks=8, hidden=960, hop_length=320, n_fft=1280):
         super().__init__()

@@ -8,6 +8,8 @@ from concurrent.futures.process import BrokenProcessPool
 
 from pscodec.utils.errors import UserError
 
+FEW = 16  # small tasks that are done before a process has started
+
 
 def in_processes(work, items, nj, start, args):
     """Yield `(item, work(item))` of each of `items`, a list, as they are done, in `nj` processes.
@@ -49,8 +51,36 @@ def _one_thread():
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def _begin(start, args):
+def _begin(start=None, args=()):
     import torch
 
     torch.set_num_threads(1)
-    start(*args)
+    if start:
+        start(*args)
+
+
+class Workers:
+    """Runs tasks in `nj` processes, which start with the first large lot and serve all that follow: a start takes
+    seconds. A context manager; `map` gives the answers in the tasks' order."""
+
+    def __init__(self, nj=1):
+        self.nj, spawn = nj, multiprocessing.get_context("spawn")
+        self.pool = nj > 1 and concurrent.futures.ProcessPoolExecutor(nj, spawn, _begin)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.pool:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, work, tasks):
+        """`work(task)` of each of the list `tasks`; of a few, in this process. Raises UserError where one dies."""
+        if not self.pool or len(tasks) < FEW:
+            yield from map(work, tasks)
+            return
+        at_once = max(1, min(8, len(tasks) // (16 * self.nj)))  # few: one process may have a busy core
+        try:
+            yield from self.pool.map(work, tasks, chunksize=at_once)
+        except BrokenProcessPool:
+            raise UserError("a worker process died (out of memory?); start again with a smaller --nj") from None

@@ -2,14 +2,17 @@
 
     pip install --no-deps encodec einops
     python tools/bench/codec_speed.py --config recipes/LibriTTS/codec/conf/pscodec_base.yaml --threads 1 2
+    python tools/bench/codec_speed.py --exp pscodec_small_24k --against encodec opus --wav FILE
 
-Random weights, 24 kHz, one clip, from a WAV file to bytes in a file and back to a WAV file. Models are loaded and the
-speaker is enrolled before. The codecs take their turns in every round; the last columns are medians over the rounds of
-this codec's speed by PSCodec's in the same round. `plain` is the same PSCodec in fp32 as it is commonly written:
-nn.Conv1d with its weight norm computed at every call, and the whole clip at once.
+One clip at 24 kHz, from a WAV file to bytes in a file and back to a WAV file; random weights, but for --exp. Models are
+loaded and the speaker is enrolled before. The codecs take their turns in every round; the last columns are medians over
+the rounds of this codec's speed by PSCodec's in the same round. `plain` is the same PSCodec in fp32 as it is commonly
+written: nn.Conv1d with its weight norm computed at every call, and the whole clip at once. `opus` is Debian's opusenc
+and opusdec at 6 kbit/s, programs that are started for every clip, on one thread.
 """
 
 import argparse
+import shutil
 import sys
 import tempfile
 import warnings
@@ -21,6 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pscodec.coders import call
 from pscodec.commands.bench import Clip, load, timed
 from pscodec.data.audio import load_audio, save_audio
 from pscodec.files import decode_file, encode_file
@@ -98,6 +102,20 @@ class DAC:
         save_audio(wav, self.model.decode(self.model.quantizer.from_codes(codes)[0])[0], RATE)
 
 
+class Opus:
+    def __init__(self):
+        if not shutil.which("opusenc"):
+            sys.exit(
+                "error: opusenc is not installed (Debian's package opus-tools has it); or leave opus out of --against"
+            )
+
+    def encode(self, wav, coded):
+        call(["opusenc", "--quiet", "--speech", "--bitrate", "6", str(wav), str(coded)])
+
+    def decode(self, coded, wav):
+        call(["opusdec", "--quiet", str(coded), str(wav)])
+
+
 def race(codecs, folder, threads, rounds):
     """Seconds: (codec, threads, `encode` or `decode`) -> one a round. A round more warms up."""
     times = {}
@@ -117,39 +135,41 @@ def race(codecs, folder, threads, rounds):
 @torch.inference_mode()
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True, help="YAML of PSCodec")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--config", type=Path, help="YAML of PSCodec")
+    which.add_argument("--exp", type=Path, help="experiment, or a released codec's name")
     parser.add_argument("--preset", type=Path, action="append", default=[])
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of PSCodec")
     parser.add_argument(
-        "--against", nargs="*", choices=("plain", "encodec", "dac"), default=["plain", "encodec", "dac"]
+        "--against", nargs="*", choices=("plain", "encodec", "dac", "opus"), default=["plain", "encodec", "dac"]
     )
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--wav", type=Path, help="a recording; default: noise")
     args = parser.parse_args(argv)
-    args.exp = None
 
     warnings.simplefilter("ignore")  # encodec's weight norm is an old one
     keep_memory()
     codecs = {"pscodec": PSCodec(args)}
-    for name, make in {"plain": lambda: Plain(args), "encodec": Encodec, "dac": DAC}.items():
+    for name, make in {"plain": lambda: Plain(args), "encodec": Encodec, "dac": DAC, "opus": Opus}.items():
         if name in args.against:
             try:
                 codecs[name] = make()
             except ImportError as error:
                 sys.exit(f"error: {error}; pip install --no-deps encodec einops, or leave {name} out of --against")
     with tempfile.TemporaryDirectory() as folder:
-        clip = Clip(codecs["pscodec"].coder, Path(folder), args.seconds)
+        clip = Clip(codecs["pscodec"].coder, Path(folder), args.seconds, args.wav)
         codecs["pscodec"].profile = clip.profile
         times = race(codecs, Path(folder), args.threads, args.rounds)
 
-    print(f"{args.seconds:g} s, {args.rounds} rounds, torch {torch.__version__}; times faster than real time:")
+    print(f"{clip.seconds:g} s, {args.rounds} rounds, torch {torch.__version__}; times faster than real time:")
     print("codec     threads   encode (slowest, fastest)   decode (slowest, fastest)   by pscodec's: encode  decode")
     for n in args.threads:
         for name in codecs:
             cells = []
             for way in ("encode", "decode"):
-                speed = sorted(args.seconds / t for t in times[name, n, way])
+                speed = sorted(clip.seconds / t for t in times[name, n, way])
                 cells.append(f"{median(speed):8.1f} ({speed[0]:.1f}, {speed[-1]:.1f})".ljust(28))
             for way in ("encode", "decode"):
                 pairs = zip(times["pscodec", n, way], times[name, n, way], strict=True)

@@ -43,7 +43,7 @@
 #   --utmos FILE                   TorchScript model for UTMOS, [1, L] at 16 kHz -> score; utmos_scripted.pt of
 #                                  UTMOS-PyTorch is one, torch.jit.save writes one of a model of yours   (none)
 #   --allow-pipes true|false       run commands that a wav.scp of yours holds                    (false)
-#   --nj N                         processes for features and scores, in all                     (all cores)
+#   --nj N                         processes for features, coding (on a CPU) and scores, in all  (all cores)
 #   --ngpu N                       GPUs; stages 2 to 6 share their work over so many processes   (1)
 #                                  (without a GPU, on the CPU); several nodes: slurm.sh
 
@@ -203,7 +203,7 @@ if at 5 "code and decode ($test_sets)"; then
     if [ "$side_tokens" = true ]; then
         "$PYTHON" -m pscodec.bin.learn_side --exp "$exp" --data-dir "$data/$train_set" --held-out "$data/$dev_set" --checkpoint "$checkpoint" "${pipes[@]}"
     fi
-    decode() { launch -m pscodec.bin.decode --data "$data" --splits "$test_sets" "${pipes[@]}" "$@"; }
+    decode() { launch -m pscodec.bin.decode --data "$data" --splits "$test_sets" --nj "$nj_each" "${pipes[@]}" "$@"; }
     coded=()
     [ "$entropy" = false ] || coded=(--entropy auto)
     # shellcheck disable=SC2086  # decode_args is a list of words
