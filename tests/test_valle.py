@@ -263,3 +263,23 @@ def test_eden_by_hand():
     at_119 = (1 + (119 / 40) ** 2) ** -0.25 * 1.25**-0.25  # a pass over, of two
     by_hand = [1.0, 1.5 * (1 + 1 / 64) ** -0.25, 2 * (1 + 1 / 16) ** -0.25, 2 * at_30, 2 * at_119]
     assert rates == pytest.approx(by_hand)
+
+
+def test_code_dropout_replaces_what_is_shown_and_not_what_is_asked_for():
+    torch.manual_seed(0)
+    model = AutoRegressive(5, 16, 8, 1, 1, 16, 0.0, code_dropout=1.0)
+    batch = {"text": torch.tensor([[1, 2, 3]]), "codes": torch.randint(16, (1, 1, 20))}
+    other = batch | {"codes": torch.cat([torch.randint(16, (1, 1, 19)), batch["codes"][..., 19:]], 2)}
+
+    def last(batch):  # the logits of the last code, after all others
+        return model._told(batch["text"], batch["codes"][:, 0], None)[0][:, 19]
+
+    model.train()
+    torch.manual_seed(1)
+    one = last(batch)
+    torch.manual_seed(1)
+    assert torch.equal(one, last(other))  # nothing of the true codes is seen
+    torch.manual_seed(1)
+    assert not torch.equal(model(batch), model(batch))  # others every time
+    model.eval()
+    assert not torch.equal(last(batch), last(other)) and torch.equal(model(batch), model(batch))

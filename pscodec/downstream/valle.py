@@ -21,13 +21,24 @@ class AutoRegressive(nn.Module):
     `n_units`: text units, with 0, which is none. Texts look at all of themselves, frames at the text and backwards.
     `aligned`, which the paper does not have: each frame is told the unit that it speaks (downstream.aligner), and how
     many frames each unit gets is learned, too, and in use comes first; there is no end to find then.
+    `code_dropout`, which the paper does not have either: the share of the codes so far that training replaces by any
+    others. Of little data a model learns to go on from true codes and not from its own, which are never quite those.
     """
 
     def __init__(
-        self, n_units, codebook_size, dim=1024, n_layers=12, n_heads=16, hidden=4096, dropout=0.1, aligned=False
+        self,
+        n_units,
+        codebook_size,
+        dim=1024,
+        n_layers=12,
+        n_heads=16,
+        hidden=4096,
+        dropout=0.1,
+        aligned=False,
+        code_dropout=0.0,
     ):
         super().__init__()
-        self.codebook_size, self.aligned = codebook_size, aligned
+        self.codebook_size, self.aligned, self.code_dropout = codebook_size, aligned, code_dropout
         self.text = Embedded(n_units, dim, dropout)
         self.codes = Embedded(codebook_size + 1, dim, dropout)  # the last one begins a sequence
         self.layers = Layers(dim, n_layers, n_heads, hidden, dropout)
@@ -64,6 +75,9 @@ class AutoRegressive(nn.Module):
     def _told(self, text, codes, durations):
         """Codes `[B, T]` -> logits of them and the end `[B, T + 1, S + 1]`, and logarithms of durations `[B, N]`."""
         n, units = text.shape[1], self.text(text)
+        if self.training and self.code_dropout:
+            wrong = torch.rand(codes.shape, device=codes.device) < self.code_dropout
+            codes = torch.where(wrong, torch.randint_like(codes, self.codebook_size), codes)
         frames = self.codes(F.pad(codes, (1, 0), value=self.edge))
         if self.aligned:
             frames = frames + spread(units, durations, frames.shape[1])
