@@ -14,6 +14,7 @@ from pscodec.inference import load_codec
 from pscodec.utils.errors import UserError
 
 TRAIN = TINY | {"total_steps": 4, "steps_per_epoch": 2, "ckpt_interval_steps": 2, "latent_dim": 8, "width": 2}
+del TRAIN["quantize_start"]  # its autoencoder has no quantizer
 TRAIN |= {"unet_widths": "[8,8]", "unet_middle": 8, "adversarial_segment": 0}
 
 
