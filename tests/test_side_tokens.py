@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import RATE, tone
 
-from pscodec import load_codec
+from pscodec import cli, load_codec
 from pscodec.bin import learn_side
 from pscodec.bitstream import pack, unpack
 from pscodec.profile import Tokens, Vector
@@ -120,3 +120,13 @@ def test_a_codec_without_the_codebook_refuses_in_one_line(learned, codec_exp):
 def test_the_program_refuses_codecs_without_vectors(folder, tmp_path):
     with pytest.raises(SystemExit):
         learn_side.main(["--exp", str(tmp_path), "--data-dir", str(folder.parent / "clean")])
+
+
+def test_the_command_line_sends_either(learned, folder, tmp_path):
+    sizes = []
+    for more in ([], ["--vectors"]):
+        psc, how = str(tmp_path / "x.psc"), ["--exp", str(learned), "--force"]
+        cli.main(["encode", str(folder.parent / "a-1.wav"), "-o", psc, *how, *more])
+        cli.main(["decode", psc, "-o", str(tmp_path / "x.wav"), *how])
+        sizes.append((tmp_path / "x.psc").stat().st_size)
+    assert sizes[0] < sizes[1]
