@@ -1,9 +1,10 @@
-"""Any codec behind one call, by name: ours, EnCodec and DAC with the weights of their authors, Opus, Codec2.
+"""Any codec behind one call, by name: ours, EnCodec, DAC and Lyra with the weights of their authors, Opus, Codec2.
 
 code = open_coder("encodec:6")
 wav_hat, sample_rate, rates = code(wav, sample_rate)    # [1, L'] at the codec's rate; bit/s, from bytes
 """
 
+import functools
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from pscodec import released
 from pscodec.data.audio import resample
@@ -23,9 +25,13 @@ from pscodec.quantizers.rvq import GroupResidualVQ
 from pscodec.utils.errors import UserError
 from pscodec.utils.weights import read_public
 
-NAMES = "an experiment or pscodec_small_24k (:2 with two codebooks), encodec:6, dac:6, opus:6 (kbit/s), codec2:3200"
+NAMES = (
+    "an experiment or pscodec_small_24k (:2 with two codebooks), "
+    "encodec:6, dac:6, opus:6, lyra:3.2 (kbit/s), codec2:3200"
+)
 ENCODEC = "encodec_24khz-d7cc33bc.th"
 DAC = "weights_24khz_8kbps_0.0.4.pth"
+LYRA = ("soundstream_encoder.tflite", "quantizer.tflite", "lyragan.tflite")
 
 
 def open_coder(name):
@@ -155,7 +161,50 @@ def open_codec2(mode):
     )
 
 
-OTHERS = {"encodec": open_encodec, "dac": open_dac, "opus": open_opus, "codec2": open_codec2}
+class Lyra:
+    """Lyra v2 (SoundStream; 16 kHz, 50 frames a second, 4 bits a codebook) at `kbps` 3.2, 6 or 9.2, by the networks of
+    its repository, of which `folder` has copies. Its bits go into packets without a header."""
+
+    rate, hop, bits = 16000, 320, 4
+
+    def __init__(self, kbps, folder):
+        books = round(number("lyra", kbps) * 1000 * self.hop / self.rate / self.bits, 6)
+        if books not in (16, 30, 46):
+            raise UserError(f"lyra:{kbps}: it has 3.2, 6 and 9.2 kbit/s")
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError:
+            raise UserError("lyra: ai-edge-litert is not installed (pip install ai-edge-litert)") from None
+        for name in LYRA:
+            if not (folder / name).is_file():
+                where = "https://github.com/google/lyra, lyra/model_coeffs"
+                raise UserError(f"the networks of Lyra are not there: {folder / name} (from {where})")
+        self.books, self.stamp = np.int32(books), f"lyra {kbps}"
+        self.open = [functools.partial(Interpreter, str(folder / name), num_threads=1) for name in LYRA]
+
+    def __call__(self, wav, sample_rate):
+        seconds, heard = wav.shape[-1] / sample_rate, resample(wav, sample_rate, self.rate)
+        frames = F.pad(heard, (0, -heard.shape[-1] % self.hop)).view(-1, 1, self.hop).numpy()
+        # opened anew: they keep what they have heard from frame to frame, and nothing sets that back
+        encoder, quantizer, decoder = (open_network() for open_network in self.open)
+        encode, decode = encoder.get_signature_runner(), decoder.get_signature_runner()
+        quantize, restore = (quantizer.get_signature_runner(name) for name in ("encode", "decode"))
+        found = []
+        for frame in frames:
+            latents = encode(input_audio=frame)["output_0"]
+            codes = quantize(input_frames=latents, num_quantizers=self.books)["output_0"]  # -1: not sent
+            latents = restore(encoding_indices=codes)["output_0"]
+            found.append(torch.from_numpy(decode(input_audio=latents)["output_0"].copy()))
+        rates = {"bitrate_total": len(frames) * int(self.books) * self.bits / seconds}
+        return torch.cat(found, 1)[:, : heard.shape[-1]], self.rate, rates
+
+
+def open_lyra(kbps):
+    """Lyra; the environment's LYRA_MODELS says where its networks are."""
+    return Lyra(kbps, Path(os.environ.get("LYRA_MODELS") or Path.home() / ".cache/lyra"))
+
+
+OTHERS = {"encodec": open_encodec, "dac": open_dac, "opus": open_opus, "codec2": open_codec2, "lyra": open_lyra}
 
 
 def number(name, text):

@@ -1,21 +1,25 @@
 """`pscodec score` as users call it, and the codecs that it knows by name."""
 
 import json
+import os
 import runpy
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import ROOT, make_experiment
 from speechbrain.lobes.models.discrete import dac as speechbrain_dac
 
 from pscodec import cli, coders
-from pscodec.coders import open_coder
-from pscodec.data.audio import save_audio
+from pscodec.coders import LYRA, open_coder
+from pscodec.data.audio import load_audio, resample, save_audio
 from pscodec.data.kaldi import Utterance, write_data_dir
 from pscodec.data.recordings import find_recordings
 from pscodec.metrics.align import aligned
+from pscodec.metrics.stoi import stoi
 from pscodec.utils.errors import UserError
 
 RATE = 16000
@@ -229,9 +233,6 @@ def test_codecs_that_are_programs(name, least, most, mini_corpus):
     program = {"opus:6": "opusenc", "codec2:3200": "c2enc"}[name]
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed")
-    from pscodec.data.audio import load_audio, resample
-    from pscodec.metrics.stoi import stoi
-
     wav, rate = load_audio(mini_corpus / "en_US_f_Allison/conf-nonextended.wav")
     wav_hat, theirs, rates = open_coder(name)(wav, rate)
     assert list(rates) == ["bitrate_total"] and least < rates["bitrate_total"] < most
@@ -241,6 +242,35 @@ def test_codecs_that_are_programs(name, least, most, mini_corpus):
         open_coder("codec2:9999")(wav, rate)
 
 
+LYRA_MODELS = Path(os.environ.get("LYRA_MODELS") or Path.home() / ".cache/lyra")
+
+
+def test_lyra(mini_corpus):
+    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
+    if not all((LYRA_MODELS / name).is_file() for name in LYRA):
+        pytest.skip(f"the networks of Lyra are not in {LYRA_MODELS}")
+    wav, rate = load_audio(mini_corpus / "en_US_f_Allison/conf-nonextended.wav")
+    code = open_coder("lyra:3.2")
+    wav_hat, theirs, rates = code(wav, rate)
+    assert rates["bitrate_total"] == pytest.approx(3200, rel=0.01)
+    found = resample(wav_hat, theirs, rate)[0]
+    assert stoi(wav[0].numpy(), F.pad(found, (0, wav.shape[1] - len(found))).numpy(), rate) > 0.8  # it is not late
+    assert torch.equal(code(wav, rate)[0], wav_hat)  # nothing is left of the recording before
+
+
+@pytest.mark.parametrize("kbps", ["3", "", "6000"])
+def test_lyra_has_three_rates(kbps):
+    with pytest.raises(UserError, match="lyra"):
+        open_coder(f"lyra:{kbps}")
+
+
+def test_lyra_says_where_its_networks_are(tmp_path, monkeypatch):
+    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
+    monkeypatch.setenv("LYRA_MODELS", str(tmp_path))
+    with pytest.raises(UserError, match="github.com/google/lyra"):
+        open_coder("lyra:3.2")
+
+
 def test_anchors_prints_what_score_finds(codec_exp, mini_corpus, tmp_path, capsys):
     if any(shutil.which(program) is None for program in ("opusenc", "c2enc")):
         pytest.skip("opus-tools and codec2 are not installed")
@@ -248,9 +278,12 @@ def test_anchors_prints_what_score_finds(codec_exp, mini_corpus, tmp_path, capsy
     shutil.copy(mini_corpus / "en_US_f_Allison/conf-nonextended.wav", tmp_path / "ref")
     main = runpy.run_path(str(ROOT / "tools/bench/anchors.py"))["main"]
     main(["--data", str(tmp_path / "ref"), "--exp", str(codec_exp)])
-    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
-    assert [row[0] for row in rows] == ["| codec2:700C", "| codec2:3200", "| opus:6", f"| {codec_exp}"]
-    assert 0.7 < float(rows[0][1]) < 0.85 and 1 < float(rows[2][2]) < 4.64
+    lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    rows, differences = lines[1:6], lines[7:]
+    assert [row[0] for row in rows] == ["| codec2:700C", "| codec2:3200", "| lyra:3.2", "| opus:6", f"| {codec_exp}"]
+    assert differences[1][0] == f"| {codec_exp} less codec2:3200"
+    assert float(differences[1][1]) == pytest.approx(float(rows[4][2]) - float(rows[1][2]), abs=0.002)
+    assert 0.7 < float(rows[0][1]) < 0.85 and 1 < float(rows[3][2]) < 4.64
 
 
 def test_an_experiments_number_of_codebooks(tmp_path):

@@ -1,23 +1,52 @@
 #!/usr/bin/env python3
-"""Codecs of this project beside Codec2 and Opus, on the same recordings, all bitrates from bytes.
+"""Codecs of this project beside Codec2, Lyra and Opus, on the same recordings, all bitrates from bytes.
 
   apt-get install codec2 opus-tools
   python tools/bench/anchors.py --data DIR [--exp EXP ...] [--n-q 1 2] [--max-utts N]
 
-`pscodec score DIR --codec ...` at 16 kHz, printed in Markdown: the mean over utterances and its 95 % interval. DIR is a
-data dir (wav.scp ...), or a folder of recordings.
+`pscodec score DIR --codec ...` at 16 kHz, printed in Markdown: the mean over utterances and its 95 % interval; then
+what each of ours has more or less than each of the others, utterance by utterance. DIR is a data dir (wav.scp ...), or
+a folder of recordings. What is not at hand of the others has a row of `-`.
 """
 
 import argparse
 import tempfile
 from pathlib import Path
 
+from pscodec.coders import open_coder
 from pscodec.commands import score
-from pscodec.metrics.summary import format_mean
-from pscodec.utils.errors import one_line_errors
+from pscodec.metrics.summary import format_mean, mean_ci, read_scores
+from pscodec.utils.errors import UserError, one_line_errors
 
 METRICS = {"pesq": "PESQ", "stoi": "STOI", "visqol": "ViSQOL"}
-ANCHORS = ("codec2:700C", "codec2:3200", "opus:6")
+ANCHORS = ("codec2:700C", "codec2:3200", "lyra:3.2", "opus:6")
+
+
+def at_hand():
+    """Those of ANCHORS that can be run here; why not is said of the others."""
+    found = []
+    for name in ANCHORS:
+        try:
+            open_coder(name)
+            found.append(name)
+        except UserError as error:
+            print(f"{name} is left out: {error}")
+    return found
+
+
+def differences(rows, ours, other):
+    """What system `ours` has more than `other`, a row: means over utterances, a star where 0 is out of the interval."""
+    by_system = {}
+    for row in rows:
+        by_system.setdefault(row["condition"], {})[row["utt"]] = row
+    cells = []
+    for metric in METRICS:
+        pairs = [(by_system[ours][utt].get(metric), row.get(metric)) for utt, row in by_system[other].items()]
+        found = mean_ci([a - b for a, b in pairs if a is not None and b is not None])
+        sure = found["n"] > 1 and abs(found["mean"]) > found["ci95"]
+        sign = "+" if found["n"] and found["mean"] >= 0 else ""
+        cells.append(f"{sign}{format_mean(found)}{' *' if sure else ''}")
+    return f"| {ours} less {other} | " + " | ".join(cells) + " |"
 
 
 @one_line_errors
@@ -29,19 +58,35 @@ def main(argv=None):
     parser.add_argument("--max-utts", type=int, help="so many utterances, spread evenly")
     args = parser.parse_args(argv)
     ours = [f"{exp}:{n}" for exp in args.exp for n in args.n_q] if args.n_q else args.exp
-    words = [args.data, "--codec", *ANCHORS, *ours, "--sample-rate", "16000", "--metrics", " ".join(METRICS)]
+    others = at_hand()
+    if not [*others, *ours]:
+        raise UserError("nothing to score: none of the others is at hand, and no --exp is named")
+    words = [args.data, "--codec", *others, *ours, "--sample-rate", "16000", "--metrics", " ".join(METRICS)]
     words += ["--max-files", str(args.max_utts)] if args.max_utts else []
     options = argparse.ArgumentParser()
     score.add_arguments(options)
     with tempfile.TemporaryDirectory() as folder:
-        found = score.score(options.parse_args(words), Path(folder))
+        found = score.score(options.parse_args([*words, "--out", folder]), Path(folder))
+        rows = read_scores(Path(folder) / "scores.tsv")
     systems = found["systems"]
-    n = systems[ANCHORS[0]]["utterances"]
+    n = systems[[*others, *ours][0]]["utterances"]
+    head = " | ".join(METRICS.values()) + " |\n|---|"
     print(f"{args.data}: {n} utterances, {found['minutes']:.1f} min, scored at {found['sample_rate']} Hz")
-    print("| codec | kbit/s | " + " | ".join(METRICS.values()) + " |\n|---|--:|" + "--:|" * len(METRICS))
-    for name, entry in systems.items():
-        cells = [f"{entry['bitrate_total']['pooled'] / 1000:.2f}", *(format_mean(entry[metric]) for metric in METRICS)]
+    print(f"| codec | kbit/s | {head}--:|" + "--:|" * len(METRICS))
+    for name in [*ANCHORS, *ours]:
+        cells = ["-"] * (1 + len(METRICS))
+        if name in systems:
+            entry = systems[name]
+            cells = [
+                f"{entry['bitrate_total']['pooled'] / 1000:.2f}",
+                *(format_mean(entry[metric]) for metric in METRICS),
+            ]
         print(f"| {name} | " + " | ".join(cells) + " |")
+    if ours and others:
+        print(f"\nutterance by utterance; *: 0 is not in the 95 % interval\n| | {head}" + "--:|" * len(METRICS))
+        for name in ours:
+            for other in others:
+                print(differences(rows, name, other))
 
 
 if __name__ == "__main__":
