@@ -163,7 +163,9 @@ def open_codec2(mode):
 
 class Lyra:
     """Lyra v2 (SoundStream; 16 kHz, 50 frames a second, 4 bits a codebook) at `kbps` 3.2, 6 or 9.2, by the networks of
-    its repository, of which `folder` has copies. Its bits go into packets without a header."""
+    its repository, of which `folder` has copies. Its bits go into packets without a header.
+
+    The networks keep what they heard from frame to frame, and nothing sets that back: each recording opens them."""
 
     rate, hop, bits = 16000, 320, 4
 
@@ -183,20 +185,32 @@ class Lyra:
         self.open = [functools.partial(Interpreter, str(folder / name), num_threads=1) for name in LYRA]
 
     def __call__(self, wav, sample_rate):
-        seconds, heard = wav.shape[-1] / sample_rate, resample(wav, sample_rate, self.rate)
-        frames = F.pad(heard, (0, -heard.shape[-1] % self.hop)).view(-1, 1, self.hop).numpy()
-        # opened anew: they keep what they have heard from frame to frame, and nothing sets that back
-        encoder, quantizer, decoder = (open_network() for open_network in self.open)
-        encode, decode = encoder.get_signature_runner(), decoder.get_signature_runner()
-        quantize, restore = (quantizer.get_signature_runner(name) for name in ("encode", "decode"))
+        codes, heard = self.encode(resample(wav, sample_rate, self.rate)), -(-wav.shape[-1] * self.rate // sample_rate)
+        rates = {"bitrate_total": codes.size * self.bits * sample_rate / wav.shape[-1]}
+        return self.decode(codes)[:, :heard], self.rate, rates
+
+    def encode(self, wav):
+        """`wav` `[1, L]` at `rate` -> codes `[T, books]` (numpy)."""
+        encoder, quantizer = (open_network() for open_network in self.open[:2])
+        latents, quantize = encoder.get_signature_runner(), quantizer.get_signature_runner("encode")
         found = []
-        for frame in frames:
-            latents = encode(input_audio=frame)["output_0"]
-            codes = quantize(input_frames=latents, num_quantizers=self.books)["output_0"]  # -1: not sent
-            latents = restore(encoding_indices=codes)["output_0"]
-            found.append(torch.from_numpy(decode(input_audio=latents)["output_0"].copy()))
-        rates = {"bitrate_total": len(frames) * int(self.books) * self.bits / seconds}
-        return torch.cat(found, 1)[:, : heard.shape[-1]], self.rate, rates
+        for frame in F.pad(wav, (0, -wav.shape[-1] % self.hop)).view(-1, 1, self.hop).numpy():
+            frames = latents(input_audio=frame)["output_0"]
+            found.append(
+                quantize(input_frames=frames, num_quantizers=self.books)["output_0"][: self.books, 0, 0].copy()
+            )
+        return np.stack(found)
+
+    def decode(self, codes):
+        """Codes -> `[1, T * hop]`."""
+        quantizer, decoder = (open_network() for open_network in self.open[1:])
+        latents, synthesise = quantizer.get_signature_runner("decode"), decoder.get_signature_runner()
+        found, sent = [], np.full((46, 1, 1), -1, np.int32)  # -1: not sent
+        for frame in codes:
+            sent[: self.books, 0, 0] = frame
+            made = synthesise(input_audio=latents(encoding_indices=sent)["output_0"])
+            found.append(torch.from_numpy(made["output_0"].copy()))
+        return torch.cat(found, 1)
 
 
 def open_lyra(kbps):

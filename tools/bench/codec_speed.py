@@ -2,13 +2,13 @@
 
     pip install --no-deps encodec einops
     python tools/bench/codec_speed.py --config recipes/LibriTTS/codec/conf/pscodec_base.yaml --threads 1 2
-    python tools/bench/codec_speed.py --exp pscodec_small_24k --against encodec opus --wav FILE
+    python tools/bench/codec_speed.py --exp pscodec_small_24k --against encodec opus lyra --wav FILE
 
 One clip at 24 kHz, from a WAV file to bytes in a file and back to a WAV file; random weights, but for --exp. Models are
 loaded and the speaker is enrolled before. The codecs take their turns in every round; the last columns are medians over
 the rounds of this codec's speed by PSCodec's in the same round. `plain` is the same PSCodec in fp32 as it is commonly
 written: nn.Conv1d with its weight norm computed at every call, and the whole clip at once. `opus` is Debian's opusenc
-and opusdec at 6 kbit/s, programs that are started for every clip, on one thread.
+and opusdec at 6 kbit/s, programs that are started for every clip, `lyra` Lyra v2's networks; both on one thread.
 """
 
 import argparse
@@ -24,11 +24,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from pscodec.coders import call
+from pscodec.coders import call, open_coder
 from pscodec.commands.bench import Clip, load, timed
-from pscodec.data.audio import load_audio, save_audio
+from pscodec.data.audio import load_audio, resample, save_audio
 from pscodec.files import decode_file, encode_file
 from pscodec.layers.conv import Conv1d, ConvTranspose1d
+from pscodec.utils.errors import UserError
 from pscodec.utils.machine import keep_memory
 from pscodec.utils.progress import progress
 
@@ -116,6 +117,25 @@ class Opus:
         call(["opusdec", "--quiet", str(coded), str(wav)])
 
 
+class Lyra:
+    """At 3.2 kbit/s, frame by frame, as its networks are made; opened for every clip."""
+
+    def __init__(self):
+        try:
+            self.codec = open_coder("lyra:3.2")
+        except UserError as error:
+            sys.exit(f"error: {error}; or leave lyra out of --against")
+
+    def encode(self, wav, coded):
+        np.save(coded, self.codec.encode(resample(*load_audio(wav), self.codec.rate)).astype(np.uint8))
+
+    def decode(self, coded, wav):
+        save_audio(wav, self.codec.decode(np.load(f"{coded}.npy")), self.codec.rate)
+
+
+OTHERS = {"plain": Plain, "encodec": Encodec, "dac": DAC, "opus": Opus, "lyra": Lyra}
+
+
 def race(codecs, folder, threads, rounds):
     """Seconds: (codec, threads, `encode` or `decode`) -> one a round. A round more warms up."""
     times = {}
@@ -140,9 +160,7 @@ def main(argv=None):
     which.add_argument("--exp", type=Path, help="experiment, or a released codec's name")
     parser.add_argument("--preset", type=Path, action="append", default=[])
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of PSCodec")
-    parser.add_argument(
-        "--against", nargs="*", choices=("plain", "encodec", "dac", "opus"), default=["plain", "encodec", "dac"]
-    )
+    parser.add_argument("--against", nargs="*", choices=OTHERS, default=["plain", "encodec", "dac"])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=7)
@@ -152,10 +170,10 @@ def main(argv=None):
     warnings.simplefilter("ignore")  # encodec's weight norm is an old one
     keep_memory()
     codecs = {"pscodec": PSCodec(args)}
-    for name, make in {"plain": lambda: Plain(args), "encodec": Encodec, "dac": DAC, "opus": Opus}.items():
+    for name, make in OTHERS.items():
         if name in args.against:
             try:
-                codecs[name] = make()
+                codecs[name] = make(args) if name == "plain" else make()
             except ImportError as error:
                 sys.exit(f"error: {error}; pip install --no-deps encodec einops, or leave {name} out of --against")
     with tempfile.TemporaryDirectory() as folder:
