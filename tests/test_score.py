@@ -14,7 +14,8 @@ from conftest import ROOT, make_experiment
 from speechbrain.lobes.models.discrete import dac as speechbrain_dac
 
 from pscodec import cli, coders
-from pscodec.coders import LYRA, open_coder
+from pscodec.anchors import LYRA
+from pscodec.coders import open_coder
 from pscodec.data.audio import load_audio, resample, save_audio
 from pscodec.data.kaldi import Utterance, write_data_dir
 from pscodec.data.recordings import find_recordings
@@ -258,6 +259,23 @@ def test_lyra(mini_corpus):
     assert torch.equal(code(wav, rate)[0], wav_hat)  # nothing is left of the recording before
 
 
+def test_nolace_is_opus_decoded_otherwise(mini_corpus):
+    if shutil.which("opusenc") is None:
+        pytest.skip("opusenc is not installed")
+    try:
+        code = open_coder("nolace:6")
+    except UserError as error:
+        assert "npm install" in str(error)
+        pytest.skip(str(error))
+    wav, rate = load_audio(mini_corpus / "en_US_f_Allison/conf-nonextended.wav")
+    (plain, theirs, _), (wav_hat, _, rates) = open_coder("opus:6")(wav, rate), code(wav, rate)
+    assert 5000 < rates["bitrate_total"] < 13000
+    n = min(plain.shape[1], wav_hat.shape[1])
+    assert n > 0.98 * plain.shape[1] and not torch.equal(plain[:, :n], wav_hat[:, :n])
+    found = resample(wav_hat, theirs, rate)[0]
+    assert stoi(wav[0].numpy(), F.pad(found, (0, wav.shape[1] - len(found))).numpy(), rate) > 0.75  # it is not late
+
+
 @pytest.mark.parametrize("kbps", ["3", "", "6000"])
 def test_lyra_has_three_rates(kbps):
     with pytest.raises(UserError, match="lyra"):
@@ -279,10 +297,10 @@ def test_anchors_prints_what_score_finds(codec_exp, mini_corpus, tmp_path, capsy
     main = runpy.run_path(str(ROOT / "tools/bench/anchors.py"))["main"]
     main(["--data", str(tmp_path / "ref"), "--exp", str(codec_exp)])
     lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    rows, differences = lines[1:6], lines[7:]
-    assert [row[0] for row in rows] == ["| codec2:700C", "| codec2:3200", "| lyra:3.2", "| opus:6", f"| {codec_exp}"]
+    rows, differences = lines[1:7], lines[8:]
+    assert [row[0] for row in rows[:5]] == ["| codec2:700C", "| codec2:3200", "| lyra:3.2", "| opus:6", "| nolace:6"]
     assert differences[1][0] == f"| {codec_exp} less codec2:3200"
-    assert float(differences[1][1]) == pytest.approx(float(rows[4][2]) - float(rows[1][2]), abs=0.002)
+    assert float(differences[1][1]) == pytest.approx(float(rows[5][2]) - float(rows[1][2]), abs=0.002)
     assert 0.7 < float(rows[0][1]) < 0.85 and 1 < float(rows[3][2]) < 4.64
 
 

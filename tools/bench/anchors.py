@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Codecs of this project beside Codec2, Lyra and Opus, on the same recordings, all bitrates from bytes.
+"""Codecs of this project beside Codec2, Lyra and Opus (NoLACE, too), on the same recordings, all bitrates from bytes.
 
   apt-get install codec2 opus-tools
   python tools/bench/anchors.py --data DIR [--exp EXP ...] [--n-q 1 2] [--max-utts N]
@@ -19,7 +19,7 @@ from pscodec.metrics.summary import format_mean, mean_ci, read_scores
 from pscodec.utils.errors import UserError, one_line_errors
 
 METRICS = {"pesq": "PESQ", "stoi": "STOI", "visqol": "ViSQOL"}
-ANCHORS = ("codec2:700C", "codec2:3200", "lyra:3.2", "opus:6")
+ANCHORS = ("codec2:700C", "codec2:3200", "lyra:3.2", "opus:6", "nolace:6")
 
 
 def at_hand():

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from pscodec.coders import call, open_coder
+from pscodec.anchors import call
+from pscodec.coders import open_coder
 from pscodec.commands.bench import Clip, load, timed
 from pscodec.data.audio import load_audio, resample, save_audio
 from pscodec.files import decode_file, encode_file
