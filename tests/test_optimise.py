@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pscodec.layers.conv import Conv1d, ConvTranspose1d, conv, upsample
-from pscodec.layers.packed import pack
+from pscodec.layers.packed import Blocks, kind_of_blocks, pack
 from pscodec.models.optimise import optimise
 from pscodec.utils.errors import UserError
 from pscodec.utils.hparams import build_only, compose, resolve
@@ -56,12 +56,41 @@ def test_packed_layers_equal_their_own_ones(layer, machine):
     layer = layer().eval()
     x = torch.randn(2, layer.in_channels, 40)
     packed = pack(layer)
-    assert packed.packed.is_mkldnn == (machine == "AVX512") and packed(x).shape == layer(x).shape
+    assert isinstance(packed.packed, Blocks) == (machine == "AVX512") and packed(x).shape == layer(x).shape
     assert torch.allclose(packed(x), layer(x), atol=1e-5)
     half = pack(layer, torch.bfloat16)
-    assert half.packed.is_mkldnn == (machine == "AVX512" and onednn_takes(torch.bfloat16))
+    assert isinstance(half.packed, Blocks) == (machine == "AVX512" and onednn_takes(torch.bfloat16))
     assert half(x).dtype == torch.bfloat16
     assert (half(x) - layer(x)).norm() < 0.01 * layer(x).norm()  # 8 bits a factor
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: conv(96, 96, 7),
+        lambda: conv(320, 960, 1),
+        lambda: conv(48, 48, 4, stride=2),
+        lambda: upsample(384, 192, 4),
+    ],
+)
+def test_every_length_meets_the_blocks_that_it_wants(layer, dtype):
+    """Where there are two kinds, the wrong ones took a hundred times as long."""
+    layer = layer().eval()
+    packed = pack(layer, dtype)
+    if not isinstance(packed.packed, Blocks):
+        pytest.skip("this processor has no use for blocks")
+    blocks, options = packed.packed, packed._options()
+    orders = {id(kept): kind for kind, kept in blocks.kinds.items()}
+    for length in (8, 20, 48, 100, 300, 1000):
+        x = torch.randn(1, layer.in_channels, length)
+        size = (1, layer.in_channels, 1, length)
+        assert orders[id(blocks.wanted(size, options))] == kind_of_blocks(
+            blocks.make, blocks.shape, dtype, size, options
+        )
+        expected = layer(x)
+        assert (packed(x) - expected).norm() < (0.01 if dtype is torch.bfloat16 else 1e-5) * expected.norm()
 
 
 USE_BF16 = """

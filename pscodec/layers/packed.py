@@ -2,7 +2,11 @@
 
 On a CPU oneDNN wants the weights of a convolution in blocks of its own. `layers/conv.py` hands them over as training
 keeps them, and every call arranges them anew (and casts them, under autocast): on a few frames that is most of a call.
+Worse is to hand over blocks of another kind than it wants: those are arranged anew number by number, which takes up to
+a thousand times as long as the convolution, and which kind it wants changes with the length of the input (`Blocks`).
 """
+
+import functools
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +14,8 @@ from torch import nn
 
 from pscodec.layers.conv import channels_last, conv1d, conv_transpose1d, lift, pad_ends, wrong_by_amx
 from pscodec.utils.machine import onednn_takes
+
+DESCRIBED = 112  # bytes of a descriptor before its padded sizes and strides: sizes and type, which are known, and a gap
 
 
 def pack(layer, dtype=None, bias=True, **changes):
@@ -50,8 +56,7 @@ class _Packed:
             if in_blocks(weight):
                 if self._is_wrong(weight):  # one tap more, a zero (layers/conv)
                     weight, self.beyond = F.pad(weight, (0, 1)), self.dilation[0]
-                arrange = getattr(torch.ops.mkldnn, self.ARRANGE)
-                self.packed = arrange(lift(weight), *self._flat(), self.groups, None)
+                self.packed = Blocks(self.ARRANGE, weight, self._options(), self.in_channels)
         if bias and layer.bias is not None:
             self.bias = nn.Parameter(layer.bias.detach().to(self.dtype), requires_grad=False)
 
@@ -59,14 +64,48 @@ class _Packed:
         x = x.to(self.dtype)
         if any(self.ends):
             x = pad_ends(x, self.ends, self.ends_mode)
-        y = self._plain(x) if not self.packed.is_mkldnn else self._blocked(x)
+        y = self._blocked(x) if isinstance(self.packed, Blocks) else self._plain(x)
         return y[..., : y.shape[-1] - self.crop] if self.crop else y
 
     def _blocked(self, x):
-        compute = getattr(torch.ops.mkldnn, self.COMPUTE)
-        if self.beyond:
-            x = F.pad(x, (0, self.beyond))
-        return compute(lift(x), self.packed, self.bias, *self._flat(), self.groups, "none", [], "").squeeze(2)
+        compute, options = getattr(torch.ops.mkldnn, self.COMPUTE), self._options()
+        x = lift(F.pad(x, (0, self.beyond)) if self.beyond else x)
+        return compute(x, self.packed.wanted(x.shape, options), self.bias, *options, "none", [], "").squeeze(2)
+
+
+class Blocks:
+    """A convolution's `weight` in each kind of blocks that oneDNN wants of it for inputs of LENGTHS; `arrange`: its
+    operation that makes them, `options`: what that one takes of the layer."""
+
+    LENGTHS = (16, 48, 128, 512, 2048)  # frames; where they do not meet all kinds, the first serves
+
+    def __init__(self, arrange, weight, options, channels):
+        self.make, self.lifted, self.kinds = arrange, lift(weight), {}
+        span = (weight.shape[2] - 1) * options[-2][1] + 1
+        for length in self.LENGTHS:
+            size = (1, channels, 1, length + span)
+            kind = kind_of_blocks(arrange, self.lifted.shape, weight.dtype, size, options)
+            if kind not in self.kinds:
+                self.kinds[kind] = getattr(torch.ops.mkldnn, arrange)(self.lifted, *options, size)
+        self.shape, self.dtype = self.lifted.shape, weight.dtype
+        del self.lifted
+
+    def wanted(self, size, options):
+        """The blocks that an input of `size` is to meet."""
+        if len(self.kinds) > 1:
+            kind = kind_of_blocks(self.make, self.shape, self.dtype, size, options)
+            if kind in self.kinds:
+                return self.kinds[kind]
+        return next(iter(self.kinds.values()))
+
+
+@functools.lru_cache(1 << 14)
+def kind_of_blocks(arrange, shape, dtype, size, options):
+    """What oneDNN calls the blocks that it wants of weights `shape` for an input of `size`: bytes to compare."""
+    weight = torch.empty(shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    arranged = getattr(torch.ops.mkldnn, arrange)(weight, *options, size)
+    told = torch.ops.mkldnn._get_mkldnn_serialized_md(arranged)
+    return bytes(told[DESCRIBED:].tolist())
 
 
 class GroupNorm(nn.GroupNorm):
@@ -89,8 +128,8 @@ class PackedConv1d(_Packed, nn.Conv1d):
     def _is_wrong(self, weight):
         return self.groups == 1 and wrong_by_amx(self.in_channels, weight, weight.dtype)
 
-    def _flat(self):
-        return (0, *self.padding), (1, *self.stride), (1, *self.dilation)
+    def _options(self):
+        return (0, *self.padding), (1, *self.stride), (1, *self.dilation), self.groups
 
     def _plain(self, x):
         return conv1d(x, self.packed, self.bias, self.stride, self.padding, self.dilation, self.groups)
@@ -105,8 +144,8 @@ class PackedConvTranspose1d(_Packed, nn.ConvTranspose1d):
     def _is_wrong(self, weight):
         return False  # only its gradients would be
 
-    def _flat(self):
-        return (0, *self.padding), (0, *self.output_padding), (1, *self.stride), (1, *self.dilation)
+    def _options(self):
+        return (0, *self.padding), (0, *self.output_padding), (1, *self.stride), (1, *self.dilation), self.groups
 
     def _plain(self, x):
         options = self.stride, self.padding, self.output_padding, self.groups, self.dilation
