@@ -8,7 +8,7 @@ import torch
 
 from pscodec.downstream.aligner import Aligner, best_path
 from pscodec.downstream.sampling import Sampling, nucleus, write_codes
-from pscodec.downstream.valle import AutoRegressive, NonAutoRegressive, judged, spread
+from pscodec.downstream.valle import TOLD, AutoRegressive, NonAutoRegressive, Spoken, judged, spread
 from pscodec.utils.scaled_adam import ScaledAdam
 from pscodec.utils.schedules import Eden
 
@@ -83,9 +83,21 @@ def test_a_full_cache_takes_no_more():
 
 
 def test_units_are_spread_over_their_frames():
-    units = torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]])
-    spreaded = spread(units, torch.tensor([[2, 1], [1, 3]]), 4)[..., 0]
-    assert spreaded.tolist() == [[1, 1, 2, 0], [3, 4, 4, 4]]
+    which, before, to_come = spread(torch.tensor([[2, 1], [1, 3]]), 4)
+    assert which.tolist() == [[0, 0, 1, 2], [0, 1, 1, 1]]  # 2: none
+    assert before.tolist() == [[0, 1, 0, 0], [0, 0, 1, 2]]
+    assert to_come.tolist() == [[1, 0, 0, 0], [0, 2, 1, 0]]
+
+
+def test_frames_are_told_their_units_and_their_places_in_them():
+    torch.manual_seed(0)
+    spoken, units = Spoken(4), torch.randn(1, 2, 4)
+    told = spoken(units, torch.tensor([[2, TOLD + 3]]), TOLD + 6)[0]
+    before, to_come = spoken.before.weight, spoken.to_come.weight
+    torch.testing.assert_close(told[1], units[0, 0] + before[1] + to_come[0])
+    torch.testing.assert_close(told[2], units[0, 1] + before[0] + to_come[TOLD - 1])  # longer than it counts
+    torch.testing.assert_close(told[-2], units[0, 1] + before[TOLD - 1] + to_come[0])
+    assert not told[-1].any()
 
 
 @pytest.mark.parametrize("prefix_mode", [0, 1])
@@ -263,6 +275,22 @@ def test_eden_by_hand():
     at_119 = (1 + (119 / 40) ** 2) ** -0.25 * 1.25**-0.25  # a pass over, of two
     by_hand = [1.0, 1.5 * (1 + 1 / 64) ** -0.25, 2 * (1 + 1 / 16) ** -0.25, 2 * at_30, 2 * at_119]
     assert rates == pytest.approx(by_hand)
+
+
+def test_code_dropout_by_what_the_model_would_have_spoken():
+    torch.manual_seed(0)
+    model = AutoRegressive(5, 16, 8, 1, 1, 16, 0.0, code_dropout=1.0, dropped_for="own")
+    with torch.no_grad():  # it thinks of code 7 alone
+        model.head.weight.zero_()
+        model.head.bias[7] = 50
+    text, codes = torch.tensor([[1, 2, 3]]), torch.randint(16, (1, 20))
+    assert (model._own(text, codes, None) == 7).all()
+    torch.nn.init.normal_(model.head.weight)
+    model._own = lambda text, codes, durations: torch.full_like(codes, 7)
+    found = model.train()._told(text, codes, None)[0]
+    torch.testing.assert_close(found, model.eval()._told(text, torch.full_like(codes, 7), None)[0])
+    with pytest.raises(ValueError, match="any or own"):
+        AutoRegressive(5, 16, dropped_for="none", **SIZES)
 
 
 def test_code_dropout_replaces_what_is_shown_and_not_what_is_asked_for():

@@ -13,16 +13,19 @@ from torch import Tensor, nn
 from pscodec.layers.transformer import Cache, TransformerBlock, positions
 
 LASTING = 6.0  # logarithm of the most frames that a unit gets
+TOLD = 32  # frames of a unit that are told apart by how many of it were, or are to come
 
 
 class AutoRegressive(nn.Module):
     """Text and the codes so far -> logits of the next code of the first codebook, or of the end.
 
     `n_units`: text units, with 0, which is none. Texts look at all of themselves, frames at the text and backwards.
-    `aligned`, which the paper does not have: each frame is told the unit that it speaks (downstream.aligner), and how
-    many frames each unit gets is learned, too, and in use comes first; there is no end to find then.
-    `code_dropout`, which the paper does not have either: the share of the codes so far that training replaces by any
-    others. Of little data a model learns to go on from true codes and not from its own, which are never quite those.
+    `aligned`, which the paper does not have: each frame is told the unit that it speaks (downstream.aligner) and its
+    place in it, and how many frames each unit gets is learned, too, and in use comes first; there is no end to find.
+    `code_dropout`, which the paper does not have either: the share of the codes so far that training replaces, as
+    `dropped_for` says, by `any`, or by its `own`, drawn from what it thinks after the true ones (scheduled sampling:
+    Bengio et al., 2015; for Transformers: Duckworth et al., 2019). Of little data a model learns to go on from true
+    codes and not from its own, which are never quite those.
     """
 
     def __init__(
@@ -36,14 +39,19 @@ class AutoRegressive(nn.Module):
         dropout=0.1,
         aligned=False,
         code_dropout=0.0,
+        dropped_for="any",
     ):
         super().__init__()
-        self.codebook_size, self.aligned, self.code_dropout = codebook_size, aligned, code_dropout
+        if dropped_for not in ("any", "own"):
+            raise ValueError(f"dropped_for is any or own, not {dropped_for!r}")
+        self.codebook_size, self.aligned = codebook_size, aligned
+        self.code_dropout, self.dropped_for = code_dropout, dropped_for
         self.text = Embedded(n_units, dim, dropout)
         self.codes = Embedded(codebook_size + 1, dim, dropout)  # the last one begins a sequence
         self.layers = Layers(dim, n_layers, n_heads, hidden, dropout)
         self.head = nn.Linear(dim, codebook_size + 1)  # the last one ends it
         self.lasting = nn.Linear(dim, 1) if aligned else None
+        self.spoken = Spoken(dim) if aligned else None
 
     @property
     def edge(self):
@@ -74,15 +82,28 @@ class AutoRegressive(nn.Module):
 
     def _told(self, text, codes, durations):
         """Codes `[B, T]` -> logits of them and the end `[B, T + 1, S + 1]`, and logarithms of durations `[B, N]`."""
-        n, units = text.shape[1], self.text(text)
         if self.training and self.code_dropout:
-            wrong = torch.rand(codes.shape, device=codes.device) < self.code_dropout
-            codes = torch.where(wrong, torch.randint_like(codes, self.codebook_size), codes)
-        frames = self.codes(F.pad(codes, (1, 0), value=self.edge))
-        if self.aligned:
-            frames = frames + spread(units, durations, frames.shape[1])
-        x = self.layers(torch.cat([units, frames], 1), self._seen(text, frames.shape[1]))
+            others = self._own(text, codes, durations) if self.dropped_for == "own" else self._any(codes)
+            codes = torch.where(torch.rand(codes.shape, device=codes.device) < self.code_dropout, others, codes)
+        n, x = text.shape[1], self._after(text, codes, durations)
         return self.head(x[:, n:]), self.lasting(x[:, :n])[..., 0].float() if self.aligned else None
+
+    def _after(self, text, codes, durations):
+        """What the layers make of a text and the codes after it, `[B, N + T + 1, dim]`."""
+        units, frames = self.text(text), self.codes(F.pad(codes, (1, 0), value=self.edge))
+        if self.aligned:
+            frames = frames + self.spoken(units, durations, frames.shape[1])
+        return self.layers(torch.cat([units, frames], 1), self._seen(text, frames.shape[1]))
+
+    def _any(self, codes):
+        return torch.randint_like(codes, self.codebook_size)
+
+    @torch.no_grad()
+    def _own(self, text, codes, durations):
+        """Codes `[B, T]`, each drawn from what is thought of it after the true ones."""
+        x = self._after(text, codes, durations)[:, text.shape[1] : -1]
+        chances = self.head(x)[..., : self.codebook_size].float().softmax(-1)
+        return torch.multinomial(chances.flatten(0, 1), 1).view(codes.shape)
 
     def _seen(self, text, frames):
         """What each place may look at, `[B, N + frames, N + frames]`."""
@@ -100,7 +121,7 @@ class AutoRegressive(nn.Module):
         spread_units = None
         if self.aligned:
             durations = self.lasting(x)[..., 0].clamp(0, LASTING).exp().round().long()
-            spread_units = spread(units, durations, int(durations.sum(1).max()) + 1)
+            spread_units = self.spoken(units, durations, int(durations.sum(1).max()) + 1)
         begun = Begun(cache, spread_units)
         shown = F.pad(codes, (1, 0), value=self.edge)
         seen = self._seen(text, shown.shape[1])[:, text.shape[1] :]
@@ -132,13 +153,31 @@ class Begun:
         return None if self.units is None else self.units.shape[1] - 1
 
 
-def spread(units: Tensor, durations: Tensor, frames: int) -> Tensor:
-    """`units` `[B, N, dim]`, each `durations` `[B, N]` frames long -> `[B, frames, dim]`, zeros at the end."""
+class Spoken(nn.Module):
+    """What frames are told of the units that they speak: `units` `[B, N, dim]`, each `durations` `[B, N]` frames long
+    -> `[B, frames, dim]`, zeros at the end. Each frame knows how many of its unit were before, and are to come."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.before, self.to_come = (nn.Embedding(TOLD, dim) for _ in range(2))
+
+    def forward(self, units, durations, frames):
+        which, before, to_come = spread(durations, frames)
+        there = which < units.shape[1]
+        unit = units.gather(1, which.clamp(max=units.shape[1] - 1)[..., None].expand(-1, -1, units.shape[2]))
+        place = self.before(before.clamp(max=TOLD - 1)) + self.to_come(to_come.clamp(max=TOLD - 1))
+        return (unit + place) * there[..., None]
+
+
+def spread(durations: Tensor, frames: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Units that last `durations` `[B, N]` -> of each of `frames` its unit (N: none), and how many frames of that unit
+    come before and after it (0 where there is none), `[B, frames]` each."""
     ends = durations.cumsum(1)
-    place = torch.arange(frames, device=units.device).expand(len(units), -1).contiguous()
+    place = torch.arange(frames, device=ends.device).expand(len(ends), -1).contiguous()
     which = torch.searchsorted(ends, place, right=True)
-    found = units.gather(1, which.clamp(max=units.shape[1] - 1)[..., None].expand(-1, -1, units.shape[2]))
-    return found * (which < units.shape[1])[..., None]
+    there, known = which < ends.shape[1], which.clamp(max=ends.shape[1] - 1)
+    end, length = ends.gather(1, known), durations.gather(1, known)
+    return which, (place - end + length) * there, (end - 1 - place) * there
 
 
 def judged(logits: Tensor, targets: Tensor) -> Tensor:
