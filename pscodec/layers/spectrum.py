@@ -98,21 +98,21 @@ class InverseSTFT(nn.Module):
     def overlap(self, x):
         """-> `[B, 2, (T - 1) * hop_length + n_fft]`: sums of the windowed frames, and of their windows' squares."""
         with torch.autocast(x.device.type, enabled=False):
-            parts = self.parts(x.float())
             window = _window(self.n_fft, self.win_length, x.device)
             if torch.onnx.is_in_onnx_export():
                 add = functools.partial(F.conv_transpose1d, stride=self.hop_length)
-                wav = add(torch.cat(parts, 1), dft(self.n_fft, inverse=True)[:, None])
+                wav = add(torch.cat(self.parts(x.float(), 1), 1), dft(self.n_fft, inverse=True)[:, None])
                 return torch.cat([wav, add(torch.ones_like(x[:, :1]), window.square()[None, None])], 1)
-            frames = torch.fft.irfft(torch.complex(*parts).transpose(1, 2), self.n_fft) * window  # [B, T, n_fft]
+            parts = self.parts(x.float().transpose(1, 2), 2)  # a frame's numbers are neighbours in memory
+            frames = torch.fft.irfft(torch.complex(*parts), self.n_fft) * window  # [B, T, n_fft]
             squares = overlap_add(window.square().expand_as(frames[:1]), self.hop_length)
             wav = overlap_add(frames, self.hop_length)
             return torch.stack([wav, squares.expand_as(wav)], 1)
 
     @staticmethod
-    def parts(x):
-        """Real and imaginary parts of the spectrum, `[B, n_fft // 2 + 1, T]` each."""
-        amplitude, phase = x.chunk(2, 1)
+    def parts(x, axis):
+        """Real and imaginary parts of the spectrum, n_fft // 2 + 1 bins each along `axis`."""
+        amplitude, phase = x.chunk(2, axis)
         amplitude = amplitude_of(amplitude)
         return amplitude * phase.cos(), amplitude * phase.sin()
 
@@ -125,8 +125,8 @@ class InverseParts(InverseSTFT):
     """The same of real parts `[B, n_fft // 2 + 1, T]` and imaginary ones, one after the other."""
 
     @staticmethod
-    def parts(x):
-        return x.chunk(2, 1)
+    def parts(x, axis):
+        return x.chunk(2, axis)
 
 
 def log_amplitude(spectrum, floor=1e-5):
