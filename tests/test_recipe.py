@@ -187,6 +187,7 @@ def test_another_models_stream_is_refused(walked, tmp_path):
         (["--config", "conf/none.yaml"], "no configuration conf/none.yaml"),
         (["--stage", "3", "--train-args", "--lrr 1"], "unknown option --lrr (did you mean 'lr'?)"),
         (["--stage", "3", "--train-args", "--dev_dir data/none"], "data/none"),
+        (["--stage", "3", "--config", "conf/pscodec_drl_ict.yaml", "--first-args", "--lrr 1"], "unknown option --lrr"),
         (["--stage", "5", "--exp", "exp/none"], "no hyperparams.yaml"),
         (["--stage", "6", "--exp", "exp/none"], "exp/none"),
     ],

@@ -26,6 +26,7 @@
 #   --data DIR, --downloads DIR    where data dirs and corpora are                               (data/CORPUS, downloads)
 #   --train-set, --dev-set, --test-sets "A B"   names of data dirs in --data
 #   --train-args "..."             options for train.py, last word over config and preset
+#   --first-args "..."             the same of the first training alone, of a codec that is trained twice (--train-args)
 #   --init DIR                     start from that experiment's codec and discriminators
 #   --parent DIR                   first training of a codec that is trained twice               (exp/PARENT_CORPUS, by stage 3)
 #   --prompts "A B"                test sets to decode with other prompts too: the utterance's own, 3 s, 1 s, a wrong
@@ -38,7 +39,7 @@
 #   --checkpoint best|last         what stage 5 decodes                                          (best)
 #   --compare "A B:1"              codecs for stages 5 to 7 beside this one: experiments or released ones; :K, of K codebooks
 #                                  (mini: pscodec_small_24k:1, which comes with the package; else none); without DNSMOS and words
-#   --words N                      test utterances a set whose words Whisper hears, for WER and CER (mini: 20, spread evenly; else all)
+#   --words N                      test utterances a set whose words Whisper hears, for WER and CER (mini: 12, spread evenly; else all)
 #   --whisper NAME                 base | tiny.en (English alone) | a folder with a model for CTranslate2       (base)
 #   --utmos FILE                   TorchScript model for UTMOS, [1, L] at 16 kHz -> score; utmos_scripted.pt of
 #                                  UTMOS-PyTorch is one, torch.jit.save writes one of a model of yours   (none)
@@ -66,6 +67,7 @@ train_set=
 dev_set=
 test_sets=
 train_args=
+first_args=unset
 init=
 parent=
 prompts=
@@ -85,7 +87,7 @@ ngpu=1
 
 name=$corpus tests=test controls=test others= tests_alone=false
 case $corpus in
-    mini) tests="test test_unseen" others=pscodec_small_24k:1 words=${words:-20} ;;
+    mini) tests="test test_unseen" others=pscodec_small_24k:1 words=${words:-12} ;;
     libritts) tests="test_clean test_other" controls= ;;
     ljspeech | vctk | aishell3) tests=test_$corpus controls= tests_alone=true ;;
     none) name=own ;;
@@ -159,9 +161,8 @@ fi
 
 train() { # config experiment [options]
     local config=$1 into=$2; shift 2
-    # shellcheck disable=SC2086  # train_args is a list of words
     launch train.py "$config" "${presets[@]}" --exp "$into" --train_dir "$data/$train_set" --dev_dir "$data/$dev_set" \
-        --campplus "$campplus" "$@" $train_args
+        --campplus "$campplus" "$@"
 }
 
 if at 3 "train ${first_config:-$config} (preset $preset) into ${parent:-$exp}"; then
@@ -170,7 +171,10 @@ if at 3 "train ${first_config:-$config} (preset $preset) into ${parent:-$exp}"; 
     elif [ -n "$own_parent" ]; then
         echo "the first training is given: $parent"
     else
-        train "${first_config:-$config}" "${parent:-$exp}" ${init:+--init "$init"}
+        words_of_first=$train_args
+        [ -z "$first_config" ] || [ "$first_args" = unset ] || words_of_first=$first_args
+        # shellcheck disable=SC2086  # a list of words
+        train "${first_config:-$config}" "${parent:-$exp}" ${init:+--init "$init"} $words_of_first
     fi
 fi
 
@@ -178,7 +182,8 @@ if at 4 "train again ($config into $exp)"; then
     if [ -z "$first_config" ] || [ "$tests_alone" = true ]; then
         echo "no second training is configured for $(basename "$config")"
     else
-        train "$config" "$exp" --parent "$parent"
+        # shellcheck disable=SC2086  # train_args is a list of words
+        train "$config" "$exp" --parent "$parent" $train_args
     fi
 fi
 
