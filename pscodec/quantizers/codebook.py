@@ -75,7 +75,7 @@ class Codebook(nn.Module):
         """|x - e|^2 less |x|^2, which is the same for every entry e."""
         with torch.autocast(x.device.type, enabled=False):
             entries, x = self._directed(self.entries.float()), self._directed(x.float())
-            # one product, with a column of ones for |e|^2: a sum of what is as large as all distances costs as much again
+            # one product, with a column of ones for |e|^2: to add it to all distances costs as much again
             return F.pad(x, (0, 1), value=1.0) @ torch.cat([-2 * entries, entries.pow(2).sum(1, keepdim=True)], 1).T
 
     def _directed(self, x):
