@@ -4,7 +4,8 @@
 #   bash run.sh                                              one voice of the mini corpus, on a CPU, all stages
 #   bash run.sh --stage 5 --stop-stage 7                     speak, score and report again
 #   bash run.sh --corpus libritts --codec EXP --ngpu 8       zero-shot, as published
-#   bash run.sh --corpus /my/voice --preset mini --codec EXP:1   a folder of speaker folders, a .txt beside each recording
+#   bash run.sh --corpus /my/voice --preset voice --units phonemes --aligned true   an hour or two of one voice, on a CPU:
+#                                                            a folder of speaker folders, a .txt beside each recording
 #   bash run.sh --corpus ljspeech --units phonemes           phonemes by espeak-ng
 #   bash run.sh --stage 7 --exp exp/A --compare exp/B        two codecs in one table, as TiCodec's Table 3
 #
