@@ -74,34 +74,39 @@ class _Packed:
 
 
 class Blocks:
-    """A convolution's `weight` in each kind of blocks that oneDNN wants of it for inputs of LENGTHS; `arrange`: its
-    operation that makes them, `options`: what that one takes of the layer."""
+    """A convolution's `weight` in each kind of blocks that oneDNN wants of it for inputs of LENGTHS, and in others when
+    they are wanted; `arrange`: its operation that makes them, `options`: what that one takes of the layer."""
 
-    LENGTHS = (16, 48, 128, 512, 2048)  # frames; where they do not meet all kinds, the first serves
+    LENGTHS = (16, 48, 128, 512, 2048)  # frames
 
     def __init__(self, arrange, weight, options, channels):
-        self.make, self.lifted, self.kinds = arrange, lift(weight), {}
+        lifted, self.kinds = lift(weight), {}
+        self.arrange, self.shape, self.dtype = arrange, lifted.shape, lifted.dtype
         span = (weight.shape[2] - 1) * options[-2][1] + 1
         for length in self.LENGTHS:
-            size = (1, channels, 1, length + span)
-            kind = kind_of_blocks(arrange, self.lifted.shape, weight.dtype, size, options)
+            size = torch.Size((1, channels, 1, length + span))
+            kind = self.kind(size, options)
             if kind not in self.kinds:
-                self.kinds[kind] = getattr(torch.ops.mkldnn, arrange)(self.lifted, *options, size)
-        self.shape, self.dtype = self.lifted.shape, weight.dtype
-        del self.lifted
+                self.kinds[kind] = getattr(torch.ops.mkldnn, arrange)(lifted, *options, size)
+
+    def kind(self, size, options):
+        """What oneDNN calls the blocks that it wants for an input of `size`: bytes to compare."""
+        return _kind_of_blocks(self.arrange, self.shape, self.dtype, size, options, torch.get_num_threads())
 
     def wanted(self, size, options):
         """The blocks that an input of `size` is to meet."""
-        if len(self.kinds) > 1:
-            kind = kind_of_blocks(self.make, self.shape, self.dtype, size, options)
-            if kind in self.kinds:
-                return self.kinds[kind]
-        return next(iter(self.kinds.values()))
+        kind = self.kind(size, options)
+        if kind not in self.kinds:  # of a length, or a number of threads, that was not foreseen
+            plain = next(iter(self.kinds.values())).to_dense()
+            if self.arrange == PackedConvTranspose1d.ARRANGE:  # whose blocks have the outputs first
+                plain = plain.unflatten(0, (options[-1], -1)).transpose(1, 2).flatten(0, 1)
+            plain = plain.contiguous(memory_format=torch.channels_last)
+            self.kinds[kind] = getattr(torch.ops.mkldnn, self.arrange)(plain, *options, size)
+        return self.kinds[kind]
 
 
 @functools.lru_cache(1 << 14)
-def kind_of_blocks(arrange, shape, dtype, size, options):
-    """What oneDNN calls the blocks that it wants of weights `shape` for an input of `size`: bytes to compare."""
+def _kind_of_blocks(arrange, shape, dtype, size, options, threads):
     weight = torch.empty(shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
     arranged = getattr(torch.ops.mkldnn, arrange)(weight, *options, size)
     told = torch.ops.mkldnn._get_mkldnn_serialized_md(arranged)
