@@ -8,7 +8,7 @@ import torch
 
 from pscodec.downstream.aligner import Aligner, best_path
 from pscodec.downstream.sampling import Sampling, nucleus, write_codes
-from pscodec.downstream.valle import TOLD, AutoRegressive, NonAutoRegressive, Spoken, judged, spread
+from pscodec.downstream.valle import TOLD, AutoRegressive, FrameUnits, NonAutoRegressive, judged, spread
 from pscodec.utils.scaled_adam import ScaledAdam
 from pscodec.utils.schedules import Eden
 
@@ -91,9 +91,9 @@ def test_units_are_spread_over_their_frames():
 
 def test_frames_are_told_their_units_and_their_places_in_them():
     torch.manual_seed(0)
-    spoken, units = Spoken(4), torch.randn(1, 2, 4)
-    told = spoken(units, torch.tensor([[2, TOLD + 3]]), TOLD + 6)[0]
-    before, to_come = spoken.before.weight, spoken.to_come.weight
+    frame_units, units = FrameUnits(4), torch.randn(1, 2, 4)
+    told = frame_units(units, torch.tensor([[2, TOLD + 3]]), TOLD + 6)[0]
+    before, to_come = frame_units.before.weight, frame_units.to_come.weight
     torch.testing.assert_close(told[1], units[0, 0] + before[1] + to_come[0])
     torch.testing.assert_close(told[2], units[0, 1] + before[0] + to_come[TOLD - 1])  # longer than it counts
     torch.testing.assert_close(told[-2], units[0, 1] + before[TOLD - 1] + to_come[0])

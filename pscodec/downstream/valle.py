@@ -51,7 +51,7 @@ class AutoRegressive(nn.Module):
         self.layers = Layers(dim, n_layers, n_heads, hidden, dropout)
         self.head = nn.Linear(dim, codebook_size + 1)  # the last one ends it
         self.lasting = nn.Linear(dim, 1) if aligned else None
-        self.spoken = Spoken(dim) if aligned else None
+        self.frame_units = FrameUnits(dim) if aligned else None
 
     @property
     def edge(self):
@@ -92,7 +92,7 @@ class AutoRegressive(nn.Module):
         """What the layers make of a text and the codes after it, `[B, N + T + 1, dim]`."""
         units, frames = self.text(text), self.codes(F.pad(codes, (1, 0), value=self.edge))
         if self.aligned:
-            frames = frames + self.spoken(units, durations, frames.shape[1])
+            frames = frames + self.frame_units(units, durations, frames.shape[1])
         return self.layers(torch.cat([units, frames], 1), self._seen(text, frames.shape[1]))
 
     def _any(self, codes):
@@ -121,7 +121,7 @@ class AutoRegressive(nn.Module):
         spread_units = None
         if self.aligned:
             durations = self.lasting(x)[..., 0].clamp(0, LASTING).exp().round().long()
-            spread_units = self.spoken(units, durations, int(durations.sum(1).max()) + 1)
+            spread_units = self.frame_units(units, durations, int(durations.sum(1).max()) + 1)
         begun = Begun(cache, spread_units)
         shown = F.pad(codes, (1, 0), value=self.edge)
         seen = self._seen(text, shown.shape[1])[:, text.shape[1] :]
@@ -153,7 +153,7 @@ class Begun:
         return None if self.units is None else self.units.shape[1] - 1
 
 
-class Spoken(nn.Module):
+class FrameUnits(nn.Module):
     """What frames are told of the units that they speak: `units` `[B, N, dim]`, each `durations` `[B, N]` frames long
     -> `[B, frames, dim]`, zeros at the end. Each frame knows how many of its unit were before, and are to come."""
 

@@ -26,6 +26,7 @@ from pscodec.data.codec import Batches, SegmentPromptDataset, collate
 from pscodec.data.scenes import Scenes
 from pscodec.inference import load_codec
 from pscodec.prompts.campplus import CAMPPlus, load_campplus
+from pscodec.released import folder
 from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import atomic_path, write_text
@@ -130,7 +131,7 @@ def main(argv=None):
         if isinstance(module, CAMPPlus):
             module.load_state_dict(load_campplus(hp["campplus"]).state_dict())
     if args.init:
-        load_weights(args.init, learned)
+        load_weights(folder(args.init), learned)
     told = start_from(codec, sources, text, args.parent)
     try:
         codec.freeze(hp["frozen"])
