@@ -40,6 +40,7 @@
 #   --compare "A B:1"              codecs for stages 5 to 7 beside this one: experiments or released ones; :K, of K codebooks
 #                                  (mini: pscodec_small_24k:1, which comes with the package; else none); without DNSMOS and words
 #   --words N                      test utterances a set whose words Whisper hears, for WER and CER (mini: 12, spread evenly; else all)
+#   --metrics "pesq stoi ..."      scores of stage 6; bin/evaluate --help names them                (all that have what they need)
 #   --whisper NAME                 base | tiny.en (English alone) | a folder with a model for CTranslate2       (base)
 #   --utmos FILE                   TorchScript model for UTMOS, [1, L] at 16 kHz -> score; utmos_scripted.pt of
 #                                  UTMOS-PyTorch is one, torch.jit.save writes one of a model of yours   (none)
@@ -77,6 +78,7 @@ decode_args=
 checkpoint=best
 compare=unset
 words=
+metrics=
 whisper=base
 utmos=
 allow_pipes=false
@@ -230,9 +232,9 @@ if at 6 "score"; then
         launch -m pscodec.bin.evaluate --data "$data" --splits "$test_sets" --campplus "$campplus" --whisper "$whisper" \
             ${utmos:+--utmos "$utmos"} ${words:+--words "$words"} --nj "$nj_each" "${pipes[@]}" "$@"
     }
-    evaluate --exp "$exp"
+    evaluate --exp "$exp" ${metrics:+--metrics "$metrics"}
     for folder in "${compared[@]}"; do   # DNSMOS and words, most of the time that scores take, are left to the codec that this run is about
-        evaluate --exp "$folder" --metrics "pesq stoi visqol ${utmos:+utmos} si_snr mcd mcd_linear secs secs_ge2e"
+        evaluate --exp "$folder" --metrics "${metrics:-pesq stoi visqol ${utmos:+utmos} si_snr mcd mcd_linear secs secs_ge2e}"
     done
 fi
 
