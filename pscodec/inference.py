@@ -211,7 +211,7 @@ class Coder(Pieces):
         write(path, stream, self.entropy(stream.header))
 
     def side(self, header: Header, profiles=()) -> dict[str, torch.Tensor]:
-        """What the decoder needs of the speaker, name -> `[1, D, 1]` or tokens `[1, N]`, from a header and Profiles, or
+        """What the decoder needs of the speaker, name -> `[1, D, N]` or tokens `[1, N]`, from a header and Profiles, or
         files and folders to look for one in. Raises UserError: another model's stream, a profile that is not there, a
         wrong shape."""
         self._check_model(header, "coded")
@@ -230,11 +230,11 @@ class Coder(Pieces):
         entries, side = self.model.side_sizes, self.tokens.unpack(side)
         if unknown := [name for name, sent in side.items() if name not in entries and isinstance(sent, Tokens)]:
             raise UserError(f"tokens {unknown[0]}, whose codebook ({FILE}) does not lie beside {self._this}")
-        wanted = {name: (z.shape[1], entries[name]) for name, z in self.silent_side.items()} if side else {}
+        wanted = {name: (z.numel(), entries[name]) for name, z in self.silent_side.items()} if side else {}
         if {name: (sent.size, getattr(sent, "entries", None)) for name, sent in side.items()} != wanted:
             raise UserError(f"malformed header: side information that is not that of {self._this}")
         side = {name: torch.from_numpy(sent.numbers())[None].to(self.device) for name, sent in side.items()}
-        return {name: numbers if entries[name] else numbers.unsqueeze(2) for name, numbers in side.items()}
+        return {name: numbers.view_as(self.silent_side[name]) for name, numbers in side.items()}
 
     @cached_property
     def silent_side(self):

@@ -3,6 +3,7 @@
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from pscodec.data.audio import load_audio, save_audio
 from pscodec.data.kaldi import Utterance, load_matrices, write_data_dir, write_table
 from pscodec.data.prompts import Prompts, check, describe, noise_like, seconds_of
 from pscodec.inference import Coder, load_codec
-from pscodec.losses.disentangle import ssim
+from pscodec.losses.disentangle import DRL, ssim
 from pscodec.metrics.summary import CODEC
+from pscodec.prompts.melprompt import MelPEnc
 from pscodec.types import Plan, Prompt
 from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError
@@ -128,6 +130,41 @@ def test_names_of_conditions():
     for name in ("prompt_0s", "prompt_s", "half_prompt"):
         with pytest.raises(UserError, match="no prompt condition"):
             check([name])
+
+
+# ---- a prompt of several vectors
+
+
+def test_a_prompt_pooled_over_stretches_is_the_mean_of_each():
+    torch.manual_seed(0)
+    encoder = MelPEnc(latent_dim=8, width=16, n_blocks=0, hidden=16, kernel_size=1, pool=3).eval()
+    mel = torch.randn(1, 80, 90)
+    with torch.no_grad():
+        z_mel = encoder(mel)
+        encoder.pool = 1
+        alone = torch.cat([encoder(stretch) for stretch in mel.split(30, 2)], 2)
+    assert z_mel.shape == (1, 8, 3) and torch.allclose(z_mel, alone, atol=1e-5)
+    with pytest.raises(ValueError, match="at least one stretch"):
+        MelPEnc(pool=0)
+
+
+@pytest.mark.parametrize("config", ["pscodec_base.yaml", "pscodec_casan.yaml", "pscodec_drl.yaml"])
+def test_several_vectors_of_a_prompt_go_through_a_file(config, data, tmp_path):
+    exp = save_experiment(tmp_path / "exp", config, melp_pool=3)
+    coder = load_codec(exp)
+    wav, other = (str(data / f"{utt}.wav") for utt in ("a-1", "a-2"))
+    stream = coder.encode(*load_audio(wav), load_audio(other))
+    assert stream.header.side["z_mel"].size == 3 * stream.header.side["z_vp"].size
+    coder.write(tmp_path / "a.psc", stream)
+    side = coder.side(coder.read(tmp_path / "a.psc").header)
+    sent = coder.model.side(coder.prompt(*load_audio(other)).to(coder.device))
+    assert side["z_mel"].shape == sent["z_mel"].shape == (1, 16, 3)
+    assert torch.allclose(side["z_mel"], sent["z_mel"], atol=0.02 * sent["z_mel"].abs().max().item())
+    z_q = torch.randn(1, 16, 5)
+    assert coder.model.synthesise(z_q, side).shape == (1, 1, 5 * 320)
+    latents = {"z_q": z_q, **{name: z.detach() for name, z in sent.items()}}
+    output = SimpleNamespace(latents=latents, wav_hat=z_q)
+    assert torch.isfinite(DRL()(SimpleNamespace(output=output)))
 
 
 # ---- a codec without a prompt

@@ -5,9 +5,9 @@
 Writes, in fp32, for any length and batch:
 
     encoder.onnx         wav [B, C, T * hop_length] at sample_rate, in [-1, 1] -> codes [B, K, T] int64
-    decoder.onnx         codes, and the side information, an input each: vectors [B, D, 1] or tokens [B, N] int64
+    decoder.onnx         codes, and the side information, an input each: vectors [B, D, N] or tokens [B, N] int64
                          -> wav [B, C, T * hop_length]
-    codec.json           sample_rate, channels, hop_length, n_q, codebook_size, fingerprint, and D or N of the side
+    codec.json           sample_rate, channels, hop_length, n_q, codebook_size, fingerprint, and the numbers of its side
                          information; `chunk` and `overlap` (samples) of a codec of chunks
     codec.safetensors    with --safetensors: the weights, under their names in pscodec
 
@@ -18,6 +18,7 @@ the extra `onnx`: pip install "pscodec[onnx]".
 
 import argparse
 import json
+import math
 import warnings
 from pathlib import Path
 
@@ -67,7 +68,7 @@ class DecoderGraph(nn.Module):
         codes = torch.randint(self.codec.codebook_size, (2, self.codec.n_q, frames))
         entries = self.codec.side_sizes
         return codes, *(
-            torch.randn(2, size, 1) if entries[name] is None else torch.randint(entries[name], (2, size))
+            torch.randn(2, *size) if entries[name] is None else torch.randint(entries[name], (2, *size))
             for name, size in self.sizes.items()
         )
 
@@ -153,7 +154,7 @@ def main(argv=None):
     if codec.sampling is not None or not codec.n_q:
         raise UserError(f"{args.exp}: {type(codec).__name__} has no encoder and decoder that could be exported")
     coder = Coder(codec, load_weights(args.exp, {"codec": codec}, args.checkpoint))
-    sizes = {name: z.shape[1] for name, z in coder.silent_side.items()}
+    sizes = {name: z.shape[1:] for name, z in coder.silent_side.items()}
     if args.safetensors:
         from safetensors.torch import save_file
 
@@ -170,7 +171,7 @@ def main(argv=None):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; onnxruntime and torch: {what} {error:.2g}")
     facts = {k: getattr(codec, k) for k in ("sample_rate", "channels", "hop_length", "n_q", "codebook_size")}
     facts |= {"chunk": codec.chunk, "overlap": codec.overlap} if codec.chunk else {}
-    facts |= {"fingerprint": coder.fingerprint.hex(), "side": sizes}
+    facts |= {"fingerprint": coder.fingerprint.hex(), "side": {name: math.prod(size) for name, size in sizes.items()}}
     write_text(args.out / "codec.json", json.dumps(facts, indent=1) + "\n")
 
 

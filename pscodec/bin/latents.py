@@ -26,11 +26,13 @@ TITLES = {name: f"SSIM({a}, {b})" for name, (a, b) in PAIRS.items()}
 
 @torch.inference_mode()
 def latents(coder, wav, sample_rate, prompt):
-    """`z_q` `[1, D, T]`, and `z_vp`, `z_mel` `[1, D, 1]` where the codec has them, of `wav` `[1, L]`."""
+    """`z_q` `[1, D, T]`, and `z_vp`, `z_mel` `[1, D, 1]` where the codec has them, of `wav` `[1, L]`. Of several
+    vectors the mean is taken."""
     model = coder.model
     stream = coder.encode(wav, sample_rate, None)
     z_q = model.quantizer.decode(torch.from_numpy(stream.codes)[None].to(coder.device))
-    return {"z_q": z_q, **model.side(prompt.to(coder.device))}
+    side = model.side(prompt.to(coder.device))
+    return {"z_q": z_q, **{name: z.mean(2, keepdim=True) for name, z in side.items()}}
 
 
 def similarities(found):

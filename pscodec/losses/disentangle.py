@@ -41,6 +41,8 @@ class DRL(nn.Module):
     def forward(self, evidence):
         latents = evidence.output.latents
         latents = {name: z.detach() if name in self.stopgrad else z for name, z in latents.items()}
+        if "z_mel" in latents:  # of several vectors (melprompt's `pool`) their mean
+            latents["z_mel"] = latents["z_mel"].mean(2, keepdim=True)
         total = evidence.output.wav_hat.new_zeros(())
         for (a, b), weight in self.pairs.items():
             if a in latents and b in latents:

@@ -40,7 +40,7 @@ class PSCodec(Codec):
         return output
 
     def side(self, prompt: Prompt | None) -> dict[str, Tensor]:
-        """The prompt as vectors: `z_vp` and `z_mel`, `[B, D, 1]` each, for those encoders that exist; {} for None."""
+        """The prompt as vectors, `z_vp` `[B, D, 1]`, `z_mel` `[B, D, N]`, of encoders that exist; {} for None."""
         if prompt is None:
             return {}
         side = {}

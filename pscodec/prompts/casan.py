@@ -26,8 +26,9 @@ class Block(nn.Module):
     """MHSA, MHCA, FFN; each behind a layer norm, before a dropout, beside a skip connection. `x` `[B, T, C]`.
 
     MHSA is fig. 6's: a group norm and self-attention between two 1x1 convolutions (qkv and output), which are linear
-    layers over the channels. In MHCA the one query is z_mel, so that it gives one vector c, added to every frame; with
-    `add_query` z_mel itself is added too. The last layer of each begins at zero, so that training sets out from a sum.
+    layers over the channels. In MHCA the one query is z_mel, so that it gives one vector c, added to every frame; of
+    several queries the mean is. With `add_query` z_mel itself is added too. The last layer of each begins at zero, so
+    that training sets out from a sum.
     """
 
     def __init__(self, channels, n_heads, hidden, n_groups, dropout, add_query=False):
@@ -48,12 +49,13 @@ class Block(nn.Module):
     def forward(self, x, query=None, mask=None):
         x = x + self.dropout(self.mhsa(self.group_norm(self.norm1(x), mask), mask))
         if query is not None:
-            x = x + self.dropout(self.mhca(query, self.norm2(x), mask)) + (query if self.add_query else 0)
+            found = self.mhca(query, self.norm2(x), mask).mean(1, keepdim=True)
+            x = x + self.dropout(found) + (query.mean(1, keepdim=True) if self.add_query else 0)
         return x + self.dropout(self.ffn(self.norm3(x)))
 
 
 class CasAN(nn.Module):
-    """`z_q` `[B, D, T]` and the prompts `[B, D, 1]` (None: absent) -> `[B, D, T]`.
+    """`z_q` `[B, D, T]` and the prompts, `z_vp` `[B, D, 1]` and `z_mel` `[B, D, N]` (None: absent) -> `[B, D, T]`.
 
     Z_vp is added to Z_q; `n_blocks` blocks follow, each looking at the stream with Z_mel as its query. `mask` `[B, T]`
     is True for the frames that belong to each item of a padded batch.
@@ -91,7 +93,7 @@ class CasAN(nn.Module):
     def forward(self, z_q, z_vp=None, z_mel=None, mask=None):
         x = z_q if z_vp is None else z_q + z_vp
         if self.query == "sum" and z_mel is not None:
-            x = x + z_mel
+            x = x + z_mel.mean(2, keepdim=True)
         x = x.transpose(1, 2)
         query = None if z_mel is None else z_mel.transpose(1, 2)
         if self.training or not self.context or x.shape[1] <= self.context:
