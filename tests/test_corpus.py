@@ -370,7 +370,7 @@ def test_libritts(local, tmp_path):
     libritts(tmp_path, "dev-clean", ["84_121123_000007_000001"], text=None)
     libritts(tmp_path, "test-clean", ["61_70968_000000_000000", "61_70968_000003_000001", "121_121726_000004_000003"])
     found = prepare(local, "libritts", tmp_path)
-    assert {name: len(split) for name, split in found.items()} == {"dev": 1, "test_clean": 3, "train": 3}
+    assert {name: len(split) for name, split in found.items()} == {"dev": 1, "test_100": 3, "test_clean": 3, "train": 3}
     # Ids sort as speakers do (103 before 1034), as Kaldi's own validation wants.
     assert list(found["train"]) == ["103-1240_000000_000001", "1034-121119_000001_000000", "20-205_000000_000000"]
     assert [u.spk for u in found["train"].values()] == ["103", "1034", "20"]

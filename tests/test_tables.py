@@ -27,13 +27,11 @@ def modules(monkeypatch):
 @pytest.fixture
 def made(modules, tmp_path):
     """Calls `parse` and `plan` on options: `(runs, args)`."""
-    tables, texts = modules
+    tables, _ = modules
 
     def make(*options):
         args = tables.parse(["--out", str(tmp_path / "out"), *options])
-        return tables.plan(
-            args, texts.load_systems(RECIPE / "paper/systems.tsv"), texts.load_paper(RECIPE / "paper")
-        ), args
+        return tables.plan(args), args
 
     return make
 
@@ -41,12 +39,14 @@ def made(modules, tmp_path):
 # ---- the data files
 
 
-def test_the_systems_are_the_papers(modules):
-    _, texts = modules
-    systems, paper = texts.load_systems(RECIPE / "paper/systems.tsv"), texts.load_paper(RECIPE / "paper")
-    named = {row["system"] for rows in paper.values() for row in rows}
+@pytest.mark.parametrize(("paper", "count"), [("pscodec", 15), ("ticodec", 4)])
+def test_the_systems_are_the_papers(modules, paper, count):
+    paper = modules[1].PAPERS[paper]
+    systems = paper.systems
+    named = {row["system"] for rows in paper.rows.values() for row in rows}
+    assert {row["testset"] for rows in paper.rows.values() for row in rows} == paper.names.keys()
     ids = [row.id for row in systems]
-    assert len(set(ids)) == len(ids) == 15
+    assert len(set(ids)) == len(ids) == count
     for row in systems:
         assert (RECIPE / row.config).is_file() and (row.parent is None or row.parent in ids)
         assert named.issuperset({row.beside} if row.beside else row.systems), row
@@ -120,10 +120,28 @@ def test_libritts_brings_ljspeech_for_table_ii_alone(made):
     assert made("--n-q", "1")[0][0].corpora == ["mini"]
 
 
+def test_a_seed_is_a_training_of_its_own_with_its_own_parent(made):
+    runs, _ = made("--rows", "drl_ict", "--n-q", "1", "--seeds", "0 7")
+    assert names(runs) == ["base_1q", "drl_ict_1q", "base_1q_seed7", "drl_ict_1q_seed7"]
+    assert runs[3].parent is runs[2] and runs[3].options["seed"] == "7" and runs[3].values["seed"] == 7
+    assert "seed" not in runs[1].options and runs[1].values["seed"] == 0
+
+
+def test_the_other_papers_rows(made):
+    runs, args = made("--paper", "ticodec", "--corpus", "libritts", "--n-q", "4")
+    assert names(runs) == ["encodec_4q", "hificodec_4q", "ticodec_4q", "ticodec_consistency_4q"]
+    assert runs[0].corpora == ["libritts", "aishell3", "vctk"] and args.paper.test_sets == "test_100"
+    assert {run.values["codebook_size"] for run in runs} == {1024} and {run.values["n_residual"] for run in runs} == {4}
+    assert len(made("--paper", "ticodec")[0]) == 12
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--tables", "VI"], "no table VI"),
+        (["--paper", "ticodec", "--tables", "3"], "no table 3; there are 1 2"),
+        (["--paper", "ticodec", "--corpus", "vctk"], "vctk is a test corpus; table 2 takes it"),
+        (["--seeds", "a"], "--seeds takes whole numbers"),
         (["--rows", "base casanova"], "no row 'casanova'"),
         (["--n-q", "one"], "--n-q takes numbers"),
         (["--budget", "0"], "at least one step"),
@@ -198,16 +216,16 @@ def test_nothing_is_made_up_where_no_speed_is_known(modules, made, capsys):
 def printed(modules, tmp_path):
     """Writes score files `{name: rows}` and gives the lines of a table: `(table, corpus) -> lines`, and the texts."""
     _, texts = modules
-    systems, paper = texts.load_systems(RECIPE / "paper/systems.tsv"), texts.load_paper(RECIPE / "paper")
+    paper = texts.PSCODEC
 
     def make(files, table, corpus="mini", n_q=(1,)):
         for name, rows in files.items():
             (tmp_path / "scores").mkdir(exist_ok=True)
             text = "\n".join([HEADER, *("\t".join(map(str, row)) for row in rows)]) + "\n"
             (tmp_path / "scores" / f"{name}.tsv").write_text(text)
-        scores = texts.collect(tmp_path / "scores", systems, n_q)
-        lines = texts.lines_of(table, paper[table], systems, scores, corpus, n_q)
-        return lines, texts.differences(table, paper[table], systems, scores, corpus, n_q)
+        scores = texts.collect(tmp_path / "scores", paper, n_q)
+        lines = texts.lines_of(paper, table, scores, corpus, n_q)
+        return lines, texts.differences(paper, table, scores, corpus, n_q)
 
     return make
 
@@ -255,9 +273,24 @@ def test_systems_without_scores_print_a_dash(printed, modules):
     lines, _ = printed(MINI, "I")
     assert find(lines, system="DAC", source="ours", testset="test_clean")[0]["pesq"]["mean"] is None
     assert find(lines, system="DAC", testset="mini test")[0]["pesq"]["mean"] is None
-    text = modules[1].markdown(lines)
-    assert "| LibriTTS test-clean | 1 | DAC | ours |" + 11 * " - |" in text
-    assert "| mini test | 1 | PSCodec-Base | ours | 2 | 680 | 1.100 ± 1.271 | 0.850 ± 0.635 |" in text
+    costs = {("base", 1): {"parameters": 3.14, "minutes": 2.0, "encode": 50.0, "decode": 40.0}}
+    text = modules[1].markdown(lines, modules[1].PSCODEC.names, costs)
+    assert "| LibriTTS test-clean | 1 | DAC | ours |" + 14 * " - |" in text  # no column that nobody has
+    assert "| mini test | 1 | PSCodec-Base | ours | 2 | 1 | 680 | 1.100 ± 1.271 | 0.850 ± 0.635 |" in text
+    assert text.count("| 3.1 | 2.0 | 50.0 | 40.0 |") == 1
+
+
+def test_seeds_are_averaged_by_utterance_and_told_apart(printed, modules, tmp_path):
+    _, texts = modules
+    other = [score("test", "a", 1.2, 0.6), score("test", "b", 1.4, 0.7)]
+    lines, apart = printed({**MINI, "base_1q_seed3.mini": other}, "I")
+    (base,) = find(lines, testset="mini test", system="PSCodec-Base")
+    assert base["seeds"] == 2 and base["n"] == 2 and base["stoi"]["mean"] == pytest.approx(0.75)
+    assert base["stoi"]["ci95"] == pytest.approx(12.7062 * 0.05, rel=1e-4)  # of 0.7 and 0.8, the means of an utterance
+    (casan,) = find(apart, system="PSCodec-CasAN − PSCodec-Base", source="ours", testset="mini test")
+    assert casan["stoi"]["mean"] == pytest.approx(((0.8 - 0.7) + (0.8 - 0.8)) / 2)
+    each = texts.each_seed(texts.PSCODEC, "I", texts.collect(tmp_path / "scores", texts.PSCODEC, (1,)), "mini", (1,))
+    assert [(line["source"], round(line["stoi"]["mean"], 3)) for line in each] == [("seed 0", 0.85), ("seed 3", 0.65)]
 
 
 def test_a_base_of_both_stages_steps_stands_beside_drl_ict(printed):

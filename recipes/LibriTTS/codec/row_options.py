@@ -13,9 +13,10 @@ HERE = Path(__file__).parent
 SCHEDULE = ("adversarial_start", "quantize_start", "steps_per_epoch", "ckpt_interval_steps", "log_steps")
 
 
-def parser_of(about, tables):
+def parser_of(about, tables, parents=()):
     """An argparse parser of the options of every paper's tables; `about` is the program's docstring."""
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    look = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=about, formatter_class=look, parents=list(parents))
     parser.add_argument("--corpus", default="mini")
     parser.add_argument("--tables", default=" ".join(tables))
     parser.add_argument("--rows", default="")

@@ -29,6 +29,7 @@
 #   --first-args "..."             the same of the first training alone, of a codec that is trained twice (--train-args)
 #   --init DIR                     start from that experiment's codec and discriminators
 #   --parent DIR                   first training of a codec that is trained twice               (exp/PARENT_CORPUS, by stage 3)
+#   --controls "A B"               test sets to decode with shuffled codes and a wrong prompt, too  (mini and a folder: test; else none)
 #   --prompts "A B"                test sets to decode with other prompts too: the utterance's own, 3 s, 1 s, a wrong
 #                                  speaker's, noise, none; the report compares them              (none)
 #   --entropy true|false           after training, train a language model of the codec's codes into EXP/entropy, and entropy
@@ -71,6 +72,7 @@ train_args=
 first_args=unset
 init=
 parent=
+controls=unset
 prompts=
 entropy=false
 entropy_args=
@@ -87,15 +89,16 @@ ngpu=1
 . ../../../tools/parse_options.sh
 [ $# -eq 0 ] || { echo "error: run.sh: unexpected argument '$1' (--help lists the options)" >&2; exit 1; }
 
-name=$corpus tests=test controls=test others= tests_alone=false
+name=$corpus tests=test wrong=test others= tests_alone=false
 case $corpus in
     mini) tests="test test_unseen" others=pscodec_small_24k:1 words=${words:-12} ;;
-    libritts) tests="test_clean test_other" controls= ;;
-    ljspeech | vctk | aishell3) tests=test_$corpus controls= tests_alone=true ;;
+    libritts) tests="test_clean test_other" wrong= ;;
+    ljspeech | vctk | aishell3) tests=test_$corpus wrong= tests_alone=true ;;
     none) name=own ;;
     *) name=$(basename "$corpus"); [ -d "$corpus" ] || { echo "error: no corpus '$corpus': mini, libritts, ljspeech, vctk, aishell3, none, or a folder" >&2; exit 1; } ;;
 esac
 [ "$compare" = unset ] || others=$compare
+[ "$controls" != unset ] || controls=$wrong
 if [ "$corpus" = mini ]; then
     config=${config:-conf/pscodec_frames.yaml}
     [ "$(basename "$config")" = pscodec_frames.yaml ] && preset=${preset:-frames} || preset=${preset:-mini}

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Plans, trains and scores the rows of the paper's tables; `tables.sh --help` tells how it is called.
+"""Plans, trains and scores rows of the PSCodec and TiCodec papers' tables; `tables.sh --help` tells how it is called.
 
-A row of paper/systems.tsv with a number of codebooks is one run of run.sh, or two where the corpus has another test set
+A row of systems.tsv with a number of codebooks and a seed is one run of run.sh, and one more for each other test corpus
 (LJSpeech). The plan puts parents first; a run whose scores are in OUT/scores is done.
 """
 
+import argparse
+import itertools
 import json
 import shlex
 import statistics
@@ -13,7 +15,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from paper_tables import TABLES, load_paper, load_systems, write_tables
+from paper_tables import PAPERS, run_name, write_tables
+from row_costs import costs_path, minutes_of, write_costs
 from row_options import composed, parser_of, read_options, scalars, scaled, settle, shortened
 from ruamel.yaml import YAML
 
@@ -31,10 +34,11 @@ STATED = {"mini": (35.0, 18.0, 3.0)}
 
 @dataclass
 class Run:
-    """One system to train and to score: `options` are train.py's, `values` what the configuration comes to."""
+    """One training and its scores: `options` are train.py's, `values` what the configuration comes to."""
 
     row: object
     n_q: int
+    seed: int
     exp: Path
     parent: "Run | None"
     options: dict[str, str]
@@ -43,7 +47,7 @@ class Run:
 
     @property
     def name(self):
-        return f"{self.row.id}_{self.n_q}q"
+        return run_name(self.row, self.n_q, self.seed)
 
     @property
     def steps(self):
@@ -64,8 +68,7 @@ class Run:
 @one_line_errors
 def main(argv=None):
     args = parse(argv)
-    systems, paper = load_systems(HERE / "paper/systems.tsv"), load_paper(HERE / "paper")
-    runs = plan(args, systems, paper)
+    runs = plan(args)
     check_notes(runs)
     describe(runs, args)
     if args.dry_run:
@@ -79,60 +82,73 @@ def main(argv=None):
                 failed[run.name] = why
             if "figure 7" not in failed and (why := figure_7(args, runs)):
                 failed["figure 7"] = why
-            write_tables(args.out, args.tables, paper, systems, args.corpus_name, args.n_q)
+            write_tables(args.out, args.tables, args.paper, args.corpus_name, args.n_q)
+        measure_costs(runs)
     except KeyboardInterrupt:
         raise UserError("interrupted; called again, it goes on") from None
-    print("\n" + write_tables(args.out, args.tables, paper, systems, args.corpus_name, args.n_q))
+    print("\n" + write_tables(args.out, args.tables, args.paper, args.corpus_name, args.n_q))
     print(f"wrote {args.out}/tables.md and tables.tsv")
     if failed:
         raise UserError(f"{len(failed)} failed: " + "; ".join(f"{name} ({why})" for name, why in failed.items()))
 
 
 def parse(argv):
-    parser = parser_of(__doc__, TABLES)
-    parser.add_argument("--n-q", default="1 2")
+    which = argparse.ArgumentParser(add_help=False)
+    which.add_argument("--paper", choices=PAPERS, default="pscodec")
+    paper = PAPERS[which.parse_known_args(argv)[0].paper]
+    parser = parser_of(__doc__, paper.titles, parents=[which])
+    parser.add_argument("--n-q", default=paper.n_q)
+    parser.add_argument("--seeds", default="0")
     args = parser.parse_args(argv)
-    args.tables = args.tables.upper()
-    settle(args, TABLES, "tables")
-    words = args.n_q.replace(",", " ").split()
-    if not words or any(not word.isdigit() or int(word) < 1 for word in words):
-        raise UserError(f"--n-q takes numbers of codebooks, not {args.n_q!r}")
-    args.n_q = [int(word) for word in words]
-    if args.corpus == "ljspeech":
-        raise UserError("ljspeech is a test corpus; table II takes it with --corpus libritts")
+    args.paper, args.tables = paper, args.tables.upper()
+    settle(args, paper.titles, paper.out)
+    args.n_q = numbers(args.n_q, "--n-q takes numbers of codebooks", 1)
+    args.seeds = numbers(args.seeds, "--seeds takes whole numbers", 0)
+    for table, corpora in paper.unheard.items():
+        if args.corpus in corpora:
+            raise UserError(f"{args.corpus} is a test corpus; table {table} takes it with --corpus libritts")
     return args
 
 
-def plan(args, systems, paper):
+def numbers(text, what, least):
+    """The whole numbers that an option lists, each once."""
+    words = text.replace(",", " ").split()
+    if not words or any(not word.isdigit() or int(word) < least for word in words):
+        raise UserError(f"{what}, not {text!r}")
+    return [*dict.fromkeys(int(word) for word in words)]
+
+
+def plan(args):
     """The runs, parents first, from the rows that are asked for and the tables they stand in."""
-    known = {row.id: row for row in systems}
+    known = {row.id: row for row in args.paper.systems}
     wanted = args.rows.replace(",", " ").split()
     if unknown := [name for name in wanted if name not in known]:
         raise UserError(f"no row {unknown[0]!r}; there are: {' '.join(known)}")
-    names = {row["system"] for table in args.tables for row in paper[table]}
-    wanted = wanted or [row.id for row in systems if names & {*row.systems, row.beside}]
+    names = {row["system"] for table in args.tables for row in args.paper.rows[table]}
+    wanted = wanted or [row.id for row in args.paper.systems if names & {*row.systems, row.beside}]
     corpora = [args.corpus_name]
-    if args.corpus == "libritts" and "II" in args.tables:
-        corpora.append("ljspeech")
+    if args.corpus == "libritts":
+        corpora += [corpus for table in args.tables for corpus in args.paper.unheard.get(table, ())]
     runs = {}
-    for n_q in args.n_q:
+    for seed, n_q in itertools.product(args.seeds, args.n_q):
         for name in wanted:
             for row in (known[name].parent and known[known[name].parent], known[name]):
-                if row and (row.id, n_q) not in runs:
-                    runs[row.id, n_q] = make_run(row, n_q, runs.get((row.parent, n_q)), args, corpora)
+                if row and (row.id, n_q, seed) not in runs:
+                    parent = runs.get((row.parent, n_q, seed))
+                    runs[row.id, n_q, seed] = make_run(row, n_q, seed, parent, args, corpora)
     return list(runs.values())
 
 
-def make_run(row, n_q, parent, args, corpora):
+def make_run(row, n_q, seed, parent, args, corpora):
     options = {**read_options(args.train_args), **read_options(row.train_args)}
-    options |= {"n_groups": "1", "n_residual": str(n_q)}
+    options |= {"n_groups": "1", "n_residual": str(n_q)} | ({"seed": str(seed)} if seed else {})
     text = composed(row.config, args)
     values = scalars(resolve(text, {key: YAML(typ="safe", pure=True).load(value) for key, value in options.items()}))
     total = (args.budget or values["total_steps"]) * row.steps
     if total != values["total_steps"]:
         options |= shortened(text, values, total)
         values |= scaled(values, total)
-    return Run(row, n_q, args.out / f"{row.id}_{n_q}q", parent, options, values, corpora)
+    return Run(row, n_q, seed, args.out / run_name(row, n_q, seed), parent, options, values, corpora)
 
 
 def check_notes(runs):
@@ -216,6 +232,7 @@ def execute(run, args):
         return f"its parent {run.parent.name} failed"
     print(f"\n==== {run.name}: {', '.join(run.row.systems)}", flush=True)
     common = ["--config", run.row.config, "--exp", run.exp, "--preset", args.preset, "--compare", "", "--words", "0"]
+    common += ["--controls", ""]
     for corpus in run.corpora:
         if run.scores(corpus).exists():
             continue
@@ -223,6 +240,7 @@ def execute(run, args):
             words = " ".join(f"--{key} {shlex.quote(value)}" for key, value in run.options.items())
             extra = ["--corpus", args.corpus, "--stage", "3", "--train-args", words]
             extra += ["--parent", run.parent.exp] if run.parent else []
+            extra += ["--test-sets", args.paper.test_sets] if corpus == "libritts" and args.paper.test_sets else []
         else:
             extra = ["--corpus", corpus]  # a test corpus: all stages, none of them trains
         if status := run_sh(args, *common, *extra):
@@ -230,6 +248,16 @@ def execute(run, args):
         write_text(run.scores(corpus), (run.exp / "scores.tsv").read_text(encoding="utf-8"))
     write_text(run.note, json.dumps(run.values, indent=1) + "\n")
     return None
+
+
+def measure_costs(runs):
+    """Of the runs that are done, where their experiments are still here."""
+    for run in runs:
+        path = costs_path(run.note.parent, run.name)
+        if run.seed == 0 and run.done and run.exp.is_dir() and not path.is_file():
+            parent = run.parent
+            before = minutes_of(parent.exp, parent.values["batch_size"] * parent.values["segment"]) if parent else 0.0
+            write_costs(path, run.exp, run.values, before)
 
 
 def run_sh(args, *options):

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Tables I-V and figure 7 of the PSCodec paper, with ours beside: trains what is missing, scores it, prints.
+# Tables I-V and figure 7 of the PSCodec paper (or another's), with ours beside: trains what is missing, scores it, prints.
 #
 #   bash tables.sh --dry-run                            what would be done, and its cost
 #   bash tables.sh                                      all systems on the mini corpus, overnight on two cores
 #   bash tables.sh --tables "I III" --n-q 1             some tables, one codebook
 #   bash tables.sh --rows "base casan" --budget 1000    some systems, 1,000 steps each
+#   bash tables.sh --rows "base casan" --seeds "0 1"    each trained twice: the mean over seeds, and each by itself
 #   bash tables.sh --corpus libritts --run-args "--ngpu 8"
+#   bash tables.sh --paper ticodec                      those of the TiCodec paper (1, 2)
 #   bash tables.sh --paper encodec --tables "1 2"       those of the EnCodec paper (1 to 5)
 #   bash tables.sh --paper ladiffcodec --tables "samplers 4" --exp EXP    of the LaDiffCodec paper (1, figure 4), and of one model
 #
@@ -14,13 +16,14 @@
 # stop the others; at the end it is named and the status is 1. What is not there is printed as "-".
 #
 # Options
-#   --paper NAME        pscodec | encodec, whose --budget is the steps of each row, its     (pscodec)
-#                       language model's in proportion
+#   --paper NAME        pscodec | ticodec                                                   (pscodec)
+#                       | encodec, whose --budget is the steps of each row, its language model's in proportion
 #                       | ladiffcodec, which has more options: python ladiffcodec_tables.py --help
-#   --corpus NAME       mini | libritts (and ljspeech, for table II) | a folder             (mini)
-#   --tables "I II"     tables to fill and print                                            (I II III IV V; 1 2 3 4 5)
-#   --rows "base ..."   rows of paper/[encodec/]systems.tsv to train, with their parents    (those of the tables)
-#   --n-q "1 2"         numbers of codebooks, of pscodec's; encodec's rows name theirs      (1 2)
+#   --corpus NAME       mini | libritts (and ljspeech for table II, aishell3 and vctk for TiCodec's 2) | a folder   (mini)
+#   --tables "I II"     tables to fill and print                                            (I II III IV V; 1 2 ...)
+#   --rows "base ..."   rows of paper/[NAME/]systems.tsv to train, with their parents       (those of the tables)
+#   --n-q "1 2"         numbers of codebooks, each trained for that one; encodec's rows name theirs   (1 2; ticodec: 1 2 4)
+#   --seeds "0 1"       a training of each row for each of them; not of encodec's           (0)
 #   --budget STEPS      training steps a row and stage, with its schedule in proportion     (the configuration's)
 #   --preset NAME       as of run.sh                                                        (mini for mini, else paper)
 #   --out DIR           where everything goes                                               (exp/[encodec_]tables_CORPUS[_BUDGET])
@@ -35,9 +38,9 @@ case " $* " in *" --help "* | *" -h "*) awk 'NR > 1 && !/^#/ { exit } NR > 1 { s
 program=tables.py
 if [ "${1:-}" = --paper ]; then
     case ${2:-} in
-        pscodec) ;;
+        pscodec | ticodec) set -- "$@" --paper "$2" ;;
         encodec | ladiffcodec) program=$2_tables.py ;;
-        *) echo "error: no tables of paper '${2:-}': pscodec, encodec, ladiffcodec" >&2; exit 1 ;;
+        *) echo "error: no tables of paper '${2:-}': pscodec, ticodec, encodec, ladiffcodec" >&2; exit 1 ;;
     esac
     shift 2
 fi

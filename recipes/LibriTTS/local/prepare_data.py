@@ -1,7 +1,7 @@
 """Stage 1: data folders, `data/<split>/{wav.scp,utt2spk,spk2utt,utt2dur[,text][,utt2lang][,utt2prompt]}`, validated.
 
   python prepare_data.py --corpus mini                      train dev test test_unseen
-  python prepare_data.py --corpus libritts                  train dev test_clean test_other
+  python prepare_data.py --corpus libritts                  train dev test_clean test_other, and test_100 of both
   python prepare_data.py --corpus ljspeech                  test_ljspeech
   python prepare_data.py --corpus vctk                      test_vctk, 100 utterances; aishell3 likewise
   python prepare_data.py --corpus /my/recordings            train dev test
@@ -63,7 +63,8 @@ def prepare_mini(args):
 
 
 def prepare_libritts(args):
-    """LibriTTS' own splits, of the parts that are there."""
+    """LibriTTS' own splits, of the parts that are there, and test_100: as many utterances of its test sets as TiCodec's
+    tables have, drawn by the seed."""
     found, left_out = {}, []
     for name, parts in LIBRITTS_SPLITS.items():
         folders = [args.downloads / "LibriTTS" / part for part in parts]
@@ -72,6 +73,8 @@ def prepare_libritts(args):
             utterances, more = _look(args, recordings, 0.0, float("inf"), decode=False, desc=f"look at {name}")
             found[name] = split.cap(utterances, args.seed, _most(args, name))
             left_out += more
+    if tests := [u for name in ("test_clean", "test_other") for u in found.get(name, ())]:
+        found["test_100"] = split.cap(tests, args.seed, 100)
     if not found:
         raise UserError(f"{args.downloads / 'LibriTTS'}: none of {', '.join(sorted(LIBRITTS))} is there; run stage 0")
     return found, left_out
