@@ -147,6 +147,17 @@ def test_blind_metrics_score_the_recordings_too(decoded):
     assert [row["condition"] for row in read_scores(exp / "scores.tsv")] == ["codec", "reference", "shuffled_codes"]
 
 
+def test_dnsmos_may_be_of_some_alone(decoded):
+    exp, _ = decoded
+    run(decoded, "--metrics", "stoi dnsmos", "--dnsmos", "1")
+    rows = [row for row in read_scores(exp / "scores.tsv") if row["condition"] in ("codec", "reference")]
+    assert [(row["condition"], "stoi" in row, "dnsmos_ovrl" in row) for row in rows] == [
+        ("codec", True, True),
+        ("codec", True, False),
+        ("reference", False, True),
+    ]
+
+
 def test_words_are_compared_with_the_text(mini_corpus, tmp_path, capsys):
     paths = [mini_corpus / f"en_US_f_Allison/{name}.wav" for name in ("conf-nonextended", "conf-full")]
     texts = ["The conference cannot be extended.", "Not what is said."]

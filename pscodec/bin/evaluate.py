@@ -76,13 +76,14 @@ def parse(argv):
     parser.add_argument("--utmos", type=Path, help="TorchScript model for UTMOS: [1, L] at 16 kHz -> score")
     parser.add_argument("--whisper", default="base", help=WHISPER)
     parser.add_argument("--words", type=int, help="hear the words of at most so many utterances a split, spread evenly")
+    parser.add_argument("--dnsmos", type=int, help="DNSMOS of at most so many utterances a split, spread evenly")
     parser.add_argument("--nj", type=int, default=2, help="processes (%(default)s)")
     parser.add_argument("--max-utts", type=int, help="score at most so many utterances a split, spread evenly")
     parser.add_argument("--allow-pipes", action="store_true", help="let a wav.scp hold commands")
     parser.add_argument("--rescore", action="store_true", help="forget the rows of earlier runs")
     args = parser.parse_args(argv)
-    if args.nj < 1 or (args.max_utts is not None and args.max_utts < 1) or (args.words or 0) < 0:
-        raise UserError("--nj and --max-utts must be at least 1, --words at least 0")
+    if args.nj < 1 or (args.max_utts is not None and args.max_utts < 1) or min(args.words or 0, args.dnsmos or 0) < 0:
+        raise UserError("--nj and --max-utts must be at least 1, --words and --dnsmos at least 0")
     return args
 
 
@@ -127,8 +128,8 @@ def list_jobs(split, condition, folder, args, names):
     if args.max_utts:
         decoded = {utt: decoded[utt] for utt in spread(sorted(decoded), args.max_utts)}
     rates = read_bits(folder / "bits.tsv")
-    heard = set(sorted(decoded) if args.words is None else spread(sorted(decoded), args.words))
-    unheard = [name for name in names if name not in WORDS]
+    few = {name: set(spread(sorted(decoded), args.words)) for name in WORDS}  # what takes longest may be of some alone
+    few["dnsmos"] = set(spread(sorted(decoded), args.dnsmos))
     prompts = read_table(args.data / split / "utt2prompt") if args.against else {}
     jobs = []
     for utt, path in decoded.items():
@@ -137,7 +138,7 @@ def list_jobs(split, condition, folder, args, names):
         u = utterances[utt]
         ref = utterances.get(prompts[utt], u) if args.against else u
         said = {"text": u.text, "language": u.language, "other": bool(args.against)}
-        stretch, wanted = (ref.path, ref.start, ref.end), names if utt in heard else unheard
+        stretch, wanted = (ref.path, ref.start, ref.end), [n for n in names if n not in few or utt in few[n]]
         jobs.append(Job(split, condition, utt, u.spk, *stretch, path, wanted, **said, rates=rates.get(utt, {})))
     return jobs
 

@@ -252,7 +252,7 @@ def markdown(lines, names, costs=None):
         if whole:
             mean, cost = line["bitrate"]["mean"], costs.get((line["row"], line["n_q"]), {})
             cells += [str(line["seeds"] or "-"), "-" if mean is None else f"{mean:.0f}"]
-        cells += [format_mean(line[m]) for m in used]
+        cells += [format_mean(line[m], line["n"]) for m in used]
         if whole:
             cells += [f"{cost[c]:.1f}" if line["n"] and cost.get(c) else "-" for c in spent]
         text.append("| " + " | ".join(cells) + " |")
