@@ -16,7 +16,7 @@ HEADER = "split\tcondition\tutt\tspk\tseconds\tvisqol\tsi_snr\tbitrate_codes"
 
 @pytest.fixture
 def tables(monkeypatch):
-    monkeypatch.syspath_prepend(str(RECIPE))
+    monkeypatch.syspath_prepend(str(RECIPE / "tables"))
     return importlib.import_module("encodec_tables")
 
 

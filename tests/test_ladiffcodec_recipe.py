@@ -68,7 +68,7 @@ def test_an_autoencoder_is_heard_without_files(place, walked):
 
 
 def test_samplers_and_figure_4_of_one_model(recipe, place, walked, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(recipe))
+    monkeypatch.syspath_prepend(str(recipe / "tables"))
     tables = importlib.import_module("ladiffcodec_tables")
     options = {"exp": walked[0], "parent": walked[1], "out": place / "tables", "data": place / "data"}
     options |= {"test-sets": "test", "max-utts": 1, "metrics": "stoi pesq", "taus": "1", "gammas": "0 1"}
@@ -85,7 +85,7 @@ def test_samplers_and_figure_4_of_one_model(recipe, place, walked, monkeypatch, 
 
 
 def test_table_1_says_what_it_trains(recipe, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(recipe))
+    monkeypatch.syspath_prepend(str(recipe / "tables"))
     tables = importlib.import_module("ladiffcodec_tables")
     calls = []
     monkeypatch.setattr(tables, "call", lambda *command: calls.append([str(word) for word in command]))
@@ -116,7 +116,7 @@ def test_table_1_says_what_it_trains(recipe, tmp_path, monkeypatch):
 
 
 def test_tables_refuse_what_is_not_there(recipe, monkeypatch):
-    monkeypatch.syspath_prepend(str(recipe))
+    monkeypatch.syspath_prepend(str(recipe / "tables"))
     tables = importlib.import_module("ladiffcodec_tables")
     with pytest.raises(UserError, match="no '2'; there are: 1, 4, samplers"):
         tables.parse(["--tables", "2"])

@@ -20,8 +20,8 @@ HEADER = "split\tcondition\tutt\tspk\tseconds\tpesq\tstoi\tbitrate_codes"
 
 @pytest.fixture
 def modules(monkeypatch):
-    monkeypatch.syspath_prepend(str(RECIPE))
-    return importlib.import_module("tables"), importlib.import_module("paper_tables")
+    monkeypatch.syspath_prepend(str(RECIPE / "tables"))
+    return importlib.import_module("systems_tables"), importlib.import_module("layout")
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def made(modules, tmp_path):
 
 @pytest.mark.parametrize(("paper", "count"), [("pscodec", 15), ("ticodec", 4)])
 def test_the_systems_are_the_papers(modules, paper, count):
-    paper = modules[1].PAPERS[paper]
+    paper = importlib.import_module("papers").PAPERS[paper]
     systems = paper.systems
     named = {row["system"] for rows in paper.rows.values() for row in rows}
     assert {row["testset"] for rows in paper.rows.values() for row in rows} == paper.names.keys()
@@ -216,7 +216,7 @@ def test_nothing_is_made_up_where_no_speed_is_known(modules, made, capsys):
 def printed(modules, tmp_path):
     """Writes score files `{name: rows}` and gives the lines of a table: `(table, corpus) -> lines`, and the texts."""
     _, texts = modules
-    paper = texts.PSCODEC
+    paper = importlib.import_module("papers").PSCODEC
 
     def make(files, table, corpus="mini", n_q=(1,)):
         for name, rows in files.items():
@@ -274,7 +274,7 @@ def test_systems_without_scores_print_a_dash(printed, modules):
     assert find(lines, system="DAC", source="ours", testset="test_clean")[0]["pesq"]["mean"] is None
     assert find(lines, system="DAC", testset="mini test")[0]["pesq"]["mean"] is None
     costs = {("base", 1): {"parameters": 3.14, "minutes": 2.0, "encode": 50.0, "decode": 40.0}}
-    text = modules[1].markdown(lines, modules[1].PSCODEC.names, costs)
+    text = modules[1].markdown(lines, {"test_clean": "LibriTTS test-clean"}, costs)
     assert "| LibriTTS test-clean | 1 | DAC | ours |" + 14 * " - |" in text  # no column that nobody has
     assert "| mini test | 1 | PSCodec-Base | ours | 2 | 1 | 680 | 1.100 ± 1.271 | 0.850 ± 0.635 |" in text
     assert text.count("| 3.1 | 2.0 | 50.0 | 40.0 |") == 1
@@ -282,6 +282,7 @@ def test_systems_without_scores_print_a_dash(printed, modules):
 
 def test_seeds_are_averaged_by_utterance_and_told_apart(printed, modules, tmp_path):
     _, texts = modules
+    paper = importlib.import_module("papers").PSCODEC
     other = [score("test", "a", 1.2, 0.6), score("test", "b", 1.4, 0.7)]
     lines, apart = printed({**MINI, "base_1q_seed3.mini": other}, "I")
     (base,) = find(lines, testset="mini test", system="PSCodec-Base")
@@ -289,7 +290,7 @@ def test_seeds_are_averaged_by_utterance_and_told_apart(printed, modules, tmp_pa
     assert base["stoi"]["ci95"] == pytest.approx(12.7062 * 0.05, rel=1e-4)  # of 0.7 and 0.8, the means of an utterance
     (casan,) = find(apart, system="PSCodec-CasAN − PSCodec-Base", source="ours", testset="mini test")
     assert casan["stoi"]["mean"] == pytest.approx(((0.8 - 0.7) + (0.8 - 0.8)) / 2)
-    each = texts.each_seed(texts.PSCODEC, "I", texts.collect(tmp_path / "scores", texts.PSCODEC, (1,)), "mini", (1,))
+    each = texts.each_seed(paper, "I", texts.collect(tmp_path / "scores", paper, (1,)), "mini", (1,))
     assert [(line["source"], round(line["stoi"]["mean"], 3)) for line in each] == [("seed 0", 0.85), ("seed 3", 0.65)]
 
 

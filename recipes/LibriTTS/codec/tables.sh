@@ -18,7 +18,7 @@
 # Options
 #   --paper NAME        pscodec | ticodec                                                   (pscodec)
 #                       | encodec, whose --budget is the steps of each row, its language model's in proportion
-#                       | ladiffcodec, which has more options: python ladiffcodec_tables.py --help
+#                       | ladiffcodec, which has more options: python tables/ladiffcodec_tables.py --help
 #   --corpus NAME       mini | libritts (and ljspeech for table II, aishell3 and vctk for TiCodec's 2) | a folder   (mini)
 #   --tables "I II"     tables to fill and print                                            (I II III IV V; 1 2 ...)
 #   --rows "base ..."   rows of paper/[NAME/]systems.tsv to train, with their parents       (those of the tables)
@@ -35,7 +35,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 case " $* " in *" --help "* | *" -h "*) awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$(basename "$0")"; exit 0 ;; esac
 . ../../../tools/env.sh
-program=tables.py
+program=systems_tables.py
 if [ "${1:-}" = --paper ]; then
     case ${2:-} in
         pscodec | ticodec) set -- "$@" --paper "$2" ;;
@@ -44,4 +44,4 @@ if [ "${1:-}" = --paper ]; then
     esac
     shift 2
 fi
-exec "$PYTHON" "$program" "$@"
+exec "$PYTHON" "tables/$program" "$@"

@@ -27,8 +27,8 @@ from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.hparams import compose, resolve
 
-HERE = Path(__file__).parent
-PAPER = HERE / "paper/encodec"
+RECIPE = Path(__file__).parents[1]
+PAPER = RECIPE / "paper/encodec"
 TITLES = {
     "1": "bandwidths, 24 kHz, streamable",
     "2": "discriminators, 6 kbit/s",
@@ -71,7 +71,7 @@ def command(row, args):
         values = scalars(resolve(text, options))
         options |= shortened(text, values, args.budget)
         language = shorter_language(args, args.budget / values["total_steps"])
-    run = ["bash", HERE / "run.sh", "--config", row["config"], "--exp", exp, "--corpus", args.corpus]
+    run = ["bash", RECIPE / "run.sh", "--config", row["config"], "--exp", exp, "--corpus", args.corpus]
     run += ["--preset", args.preset, "--compare", others, "--words", "0", "--stop-stage", "6"]
     run += ["--train-args", as_words(options)]
     run += ["--entropy", row["entropy"], *(["--entropy-args", as_words(language)] if language else [])]
@@ -80,8 +80,8 @@ def command(row, args):
 
 def shorter_language(args, share):
     """Options for a language model (stage 4) that trains this share of its steps."""
-    presets = [] if args.preset == "paper" else [HERE / "conf/language/mini.yaml"]
-    values = scalars(compose(HERE / "conf/language/base.yaml", presets))
+    presets = [] if args.preset == "paper" else [RECIPE / "conf/language/mini.yaml"]
+    values = scalars(compose(RECIPE / "conf/language/base.yaml", presets))
     return scaled(values, max(1, round(share * values["total_steps"])), LANGUAGE_SCHEDULE)
 
 
@@ -134,7 +134,7 @@ def measured(path):
 
 def speed(row, n_q, seconds, rounds):
     """Latency, and speeds without and with entropy coding, of networks of the paper's size and random weights."""
-    coder = load(Namespace(exp=None, config=HERE / row["config"], preset=[]), "auto")
+    coder = load(Namespace(exp=None, config=RECIPE / row["config"], preset=[]), "auto")
     model = coder.model
     model.quantizer.n_q = n_q
     encode, decode = network(coder)
@@ -161,7 +161,7 @@ def speed(row, n_q, seconds, rounds):
 def entropy_coder(model):
     """An EntropyCoder of the codec `model` and frames of a packet: a chunk, or 5 s. What its language model has learned
     does not matter to its speed, so that has random weights."""
-    sizes = YAML().load((HERE / "conf/language/base.yaml").read_text(encoding="utf-8"))
+    sizes = YAML().load((RECIPE / "conf/language/base.yaml").read_text(encoding="utf-8"))
     length = round((model.chunk / model.sample_rate or sizes["seconds"]) * model.frame_rate)
     shape = {key: sizes[key] for key in ("dim", "n_layers", "n_heads", "hidden")}
     context = round(sizes["context_seconds"] * model.frame_rate)

@@ -27,7 +27,7 @@ from pscodec.utils.files import write_text
 from pscodec.utils.hparams import plain, resolve
 from pscodec.utils.plot import heat_map
 
-HERE = Path(__file__).parent
+RECIPE = Path(__file__).parents[1]
 TABLES = ("1", "4", "samplers")
 N_Q = ("2", "3", "6")  # codebooks for 1, 1.5 and 3 kbit/s
 CONFIGS = {name: f"conf/ladiffcodec_{name}.yaml" for name in ("discrete", "autoencoder_16k", "encodec", "waveform")}
@@ -47,7 +47,7 @@ SECONDS = 3.2  # of the sample that is timed, as the paper's
 
 
 def call(*command):
-    subprocess.run([str(word) for word in command], check=True, cwd=HERE)
+    subprocess.run([str(word) for word in command], check=True, cwd=RECIPE)
 
 
 def scored(args, exp, out, options="", metrics="pesq", splits=None):
@@ -79,7 +79,18 @@ def train(args, name, config, options, parent=None):
         text = composed(config, args)
         options |= shortened(text, scalars(resolve(text, safe)), args.budget)
     stages = ["--stage", "2", "--stop-stage", "4" if parent else "3"]
-    run = ["bash", HERE / "run.sh", "--config", config, "--exp", exp, "--corpus", args.corpus, "--preset", args.preset]
+    run = [
+        "bash",
+        RECIPE / "run.sh",
+        "--config",
+        config,
+        "--exp",
+        exp,
+        "--corpus",
+        args.corpus,
+        "--preset",
+        args.preset,
+    ]
     run += [*stages, "--train-args", as_words(options), *(["--parent", parent] if parent else [])]
     call(*run, *shlex.split(args.run_args))
     return exp
@@ -87,9 +98,11 @@ def train(args, name, config, options, parent=None):
 
 def table_1(args):
     """Trains what is missing; returns lines of a table."""
-    rows = read_table(HERE / "paper/ladiffcodec/table1.tsv")
+    rows = read_table(RECIPE / "paper/ladiffcodec/table1.tsv")
     discrete = args.discrete or train(args, "discrete", CONFIGS["discrete"], {})
-    width = plain((HERE / discrete / "hyperparams.yaml").read_text(encoding="utf-8"))["codec"]["encoder"]["latent_dim"]
+    width = plain((RECIPE / discrete / "hyperparams.yaml").read_text(encoding="utf-8"))["codec"]["encoder"][
+        "latent_dim"
+    ]
     lines = [["strides", "", *(f"{int(k) / 2:g} kbit/s" for k in N_Q)]]
     for row in rows:
         if args.rows and row["row"] not in args.rows:
@@ -133,7 +146,7 @@ def seconds_to_generate(exp, options):
 
 def table_samplers(args, exp):
     """The discrete codec's own decoder, the autoencoder by itself, and the samplers between: a line a row and split."""
-    text = plain((HERE / exp / "hyperparams.yaml").read_text(encoding="utf-8"))
+    text = plain((RECIPE / exp / "hyperparams.yaml").read_text(encoding="utf-8"))
     discrete, parent = text["discrete"], args.parent or text["start_from"]["autoencoder"]
     systems = {"the codec's own decoder": (discrete, f"--n-q {text['codec']['n_q']}", "-")}
     if parent != "parent":
@@ -146,7 +159,7 @@ def table_samplers(args, exp):
         slug = "_".join(options.replace("--", "").split()) or f"system_{number}"
         rows = scored(args, source, args.out / slug, options, args.metrics)
         own = own or rows
-        took = "-" if evaluations == "-" else f"{seconds_to_generate(HERE / exp, options):.2f}"
+        took = "-" if evaluations == "-" else f"{seconds_to_generate(RECIPE / exp, options):.2f}"
         for split in args.test_sets.split():
             cells = [format_mean(mean(rows, column, split)) for column in COLUMNS]
             cells += ["-" if rows is own else signed(differences(rows, own, column, split)) for column in PAIRED]
@@ -242,7 +255,7 @@ def main(argv=None):
             f"{shlex.join(error.cmd)} ended with status {error.returncode}; called again, it goes on"
         ) from None
     text = "\n".join(parts)
-    write_text(HERE / args.out / "tables.md", text)
+    write_text(RECIPE / args.out / "tables.md", text)
     print(text)
 
 

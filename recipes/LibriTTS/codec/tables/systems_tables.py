@@ -15,7 +15,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from paper_tables import PAPERS, run_name, write_tables
+from layout import write_tables
+from papers import PAPERS, run_name
 from row_costs import costs_path, minutes_of, write_costs
 from row_options import composed, parser_of, read_options, scalars, scaled, settle, shortened
 from ruamel.yaml import YAML
@@ -25,7 +26,7 @@ from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.hparams import resolve
 
-HERE = Path(__file__).parent
+RECIPE = Path(__file__).parents[1]
 FREE = {"num_workers", "log_steps", "ckpt_interval_steps", "keep_checkpoints"}  # may differ without another result
 # Seconds of speech a second without and with discriminators, and minutes for stages 5 to 7: conf/pscodec_base.yaml on
 # two cores with AVX512-BF16, as RESULTS.md has it. Taken where no run has been measured on this machine.
@@ -261,7 +262,7 @@ def measure_costs(runs):
 
 
 def run_sh(args, *options):
-    return subprocess.run(["bash", HERE / "run.sh", *map(str, options), *shlex.split(args.run_args)]).returncode
+    return subprocess.run(["bash", RECIPE / "run.sh", *map(str, options), *shlex.split(args.run_args)]).returncode
 
 
 def figure_7(args, runs):
@@ -276,7 +277,7 @@ def figure_7(args, runs):
     options = read_options(args.run_args)
     data = options.get("data", f"data/{args.corpus_name}")
     command = [sys.executable, "-m", "pscodec.bin.latents", "--exp", *pair, "--data", data, "--split", split]
-    status = subprocess.run([*map(str, command), "--out", str(args.out / "figure7")], cwd=HERE).returncode
+    status = subprocess.run([*map(str, command), "--out", str(args.out / "figure7")], cwd=RECIPE).returncode
     return f"status {status}" if status else None
 
 

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from pscodec.utils.errors import UserError
 from pscodec.utils.hparams import compose, refers_to
 
-HERE = Path(__file__).parent
+RECIPE = Path(__file__).parents[1]
 SCHEDULE = ("adversarial_start", "quantize_start", "steps_per_epoch", "ckpt_interval_steps", "log_steps")
 
 
@@ -44,8 +44,8 @@ def settle(args, tables, folder):
 
 def composed(config, args):
     """The text of a row's configuration under the preset, as run.sh trains it."""
-    presets = [] if args.preset == "paper" else [HERE / f"conf/presets/{args.preset}.yaml"]
-    return compose(HERE / config, presets)
+    presets = [] if args.preset == "paper" else [RECIPE / f"conf/presets/{args.preset}.yaml"]
+    return compose(RECIPE / config, presets)
 
 
 def scaled(values, total, schedule=SCHEDULE):
