@@ -1,4 +1,4 @@
-"""The PSCodec and TiCodec papers' tables: their figures (paper/), their rows as we train them, and what they test on."""
+"""The PSCodec and TiCodec papers' tables: their figures (paper/), their rows as we train them, and their test sets."""
 
 from dataclasses import dataclass
 from functools import cached_property
