@@ -79,19 +79,9 @@ def train(args, name, config, options, parent=None):
         text = composed(config, args)
         options |= shortened(text, scalars(resolve(text, safe)), args.budget)
     stages = ["--stage", "2", "--stop-stage", "4" if parent else "3"]
-    run = [
-        "bash",
-        RECIPE / "run.sh",
-        "--config",
-        config,
-        "--exp",
-        exp,
-        "--corpus",
-        args.corpus,
-        "--preset",
-        args.preset,
-    ]
-    run += [*stages, "--train-args", as_words(options), *(["--parent", parent] if parent else [])]
+    run = ["bash", RECIPE / "run.sh", "--config", config, "--exp", exp, "--corpus", args.corpus]
+    run += ["--preset", args.preset, *stages, "--train-args", as_words(options)]
+    run += ["--parent", parent] if parent else []
     call(*run, *shlex.split(args.run_args))
     return exp
 
