@@ -90,9 +90,8 @@ def table_1(args):
     """Trains what is missing; returns lines of a table."""
     rows = read_table(RECIPE / "paper/ladiffcodec/table1.tsv")
     discrete = args.discrete or train(args, "discrete", CONFIGS["discrete"], {})
-    width = plain((RECIPE / discrete / "hyperparams.yaml").read_text(encoding="utf-8"))["codec"]["encoder"][
-        "latent_dim"
-    ]
+    settled = plain((RECIPE / discrete / "hyperparams.yaml").read_text(encoding="utf-8"))
+    width = settled["codec"]["encoder"]["latent_dim"]
     lines = [["strides", "", *(f"{int(k) / 2:g} kbit/s" for k in N_Q)]]
     for row in rows:
         if args.rows and row["row"] not in args.rows:
