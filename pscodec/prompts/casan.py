@@ -28,12 +28,13 @@ class Block(nn.Module):
     MHSA is fig. 6's: a group norm and self-attention between two 1x1 convolutions (qkv and output), which are linear
     layers over the channels. In MHCA the one query is z_mel, so that it gives one vector c, added to every frame; of
     several queries the mean is. With `add_query` z_mel itself is added too. The last layer of each begins at zero, so
-    that training sets out from a sum.
+    that training sets out from a sum. What each adds is multiplied by `scale` (ours): behind a layer norm it does not
+    know how small the latents are that it is added to.
     """
 
-    def __init__(self, channels, n_heads, hidden, n_groups, dropout, add_query=False):
+    def __init__(self, channels, n_heads, hidden, n_groups, dropout, add_query=False, scale=1.0):
         super().__init__()
-        self.add_query = add_query
+        self.add_query, self.scale = add_query, scale
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(channels) for _ in range(3))
         self.group_norm = GroupNorm(n_groups, channels)
         self.mhsa = SelfAttention(channels, n_heads)
@@ -47,11 +48,11 @@ class Block(nn.Module):
             nn.init.zeros_(last.bias)
 
     def forward(self, x, query=None, mask=None):
-        x = x + self.dropout(self.mhsa(self.group_norm(self.norm1(x), mask), mask))
+        x = x + self.scale * self.dropout(self.mhsa(self.group_norm(self.norm1(x), mask), mask))
         if query is not None:
             found = self.mhca(query, self.norm2(x), mask).mean(1, keepdim=True)
-            x = x + self.dropout(found) + (query.mean(1, keepdim=True) if self.add_query else 0)
-        return x + self.dropout(self.ffn(self.norm3(x)))
+            x = x + self.scale * self.dropout(found) + (query.mean(1, keepdim=True) if self.add_query else 0)
+        return x + self.scale * self.dropout(self.ffn(self.norm3(x)))
 
 
 class CasAN(nn.Module):
@@ -80,6 +81,7 @@ class CasAN(nn.Module):
         dropout=0.0,
         context=3000,
         query="context",
+        scale=1.0,
     ):
         super().__init__()
         if context % 4:
@@ -87,7 +89,7 @@ class CasAN(nn.Module):
         if query not in ("context", "context_plus_query", "sum"):
             raise ValueError(f"query is context, context_plus_query or sum, not {query!r}")
         self.context, self.query = context, query
-        sizes = latent_dim, n_heads, hidden, n_groups, dropout, query == "context_plus_query"
+        sizes = latent_dim, n_heads, hidden, n_groups, dropout, query == "context_plus_query", scale
         self.blocks = nn.ModuleList(Block(*sizes) for _ in range(n_blocks))
 
     def forward(self, z_q, z_vp=None, z_mel=None, mask=None):

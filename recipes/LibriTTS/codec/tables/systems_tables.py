@@ -233,7 +233,7 @@ def execute(run, args):
         return f"its parent {run.parent.name} failed"
     print(f"\n==== {run.name}: {', '.join(run.row.systems)}", flush=True)
     common = ["--config", run.row.config, "--exp", run.exp, "--preset", args.preset, "--compare", "", "--words", "0"]
-    common += ["--controls", ""]
+    common += ["--controls", "", "--stop-stage", "6"]  # scores alone: no other conditions, no report
     for corpus in run.corpora:
         if run.scores(corpus).exists():
             continue
