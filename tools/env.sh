@@ -1,4 +1,4 @@
-# Sourced by run.sh and test.sh: sets PYTHON to a Python that has this clone's pscodec, installing it first if need be.
+# Sourced by run.sh, tables.sh, install.sh and test.sh: sets PYTHON to a Python that has this clone's pscodec, installing it first if need be.
 #   . tools/env.sh
 # The environment is the active one (VIRTUAL_ENV, CONDA_PREFIX), else .venv in the clone. Its programs come first on PATH.
 

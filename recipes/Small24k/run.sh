@@ -2,10 +2,10 @@
 # Train pscodec_small_24k, the codec that comes with the package, and score it on speakers it never heard.
 #
 #   python collect.py --speechocean762 DIR --resemblyzer DIR --rhasspy VOICE=DIR ... --out CORPUS   (README.md: where from)
-#   bash run.sh --corpus CORPUS
-#   bash run.sh --corpus CORPUS --stage 5 --checkpoint last        every option of ../LibriTTS/codec/run.sh
+#   bash run.sh --corpus "$PWD/CORPUS"
+#   bash run.sh --corpus "$PWD/CORPUS" --stage 5 --checkpoint last        every option of ../LibriTTS/codec/run.sh
 #
-# Afterwards `python -m pscodec.bin.release --exp exp/pscodec_small_24k --out ../../pscodec/weights/pscodec_small_24k --half`.
+# Afterwards `python -m pscodec.bin.release --exp exp/pscodec_small_24k --out ../../pscodec/weights/pscodec_small_24k --half --discriminators`.
 
 set -euo pipefail
 case " $* " in *" --help "* | *" -h "*) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;; esac

@@ -29,7 +29,7 @@
 #   --first-args "..."             the same of the first training alone, of a codec that is trained twice (--train-args)
 #   --init DIR                     start from that experiment's codec and discriminators
 #   --parent DIR                   first training of a codec that is trained twice               (exp/PARENT_CORPUS, by stage 3)
-#   --controls "A B"               test sets to decode with shuffled codes and a wrong prompt, too  (mini and a folder: test; else none)
+#   --controls "A B"               test sets to decode with shuffled codes and a wrong prompt, too  (mini, a folder and none: test; else none)
 #   --prompts "A B"                test sets to decode with other prompts too: the utterance's own, 3 s, 1 s, a wrong
 #                                  speaker's, noise, none; the report compares them              (none)
 #   --entropy true|false           after training, train a language model of the codec's codes into EXP/entropy, and entropy

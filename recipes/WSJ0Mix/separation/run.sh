@@ -7,7 +7,7 @@
 #   bash run.sh --config conf/sepformer.yaml                 SepFormer, which needs no codec
 #   bash run.sh --stage 5 --stop-stage 7                     separate, score and report again
 #   bash run.sh --wsj0 /ldc/wsj0 --lists my/lists --codec EXP      WSJ0-2mix, as published
-#   bash run.sh --corpus /my/recordings --codec EXP          a folder of speaker folders; from ten on, test has its own
+#   bash run.sh --corpus /my/recordings --codec EXP          a folder of speaker folders; from ten, test has its own speakers
 #   bash run.sh --librispeech DIR --lists metadata/Libri2Mix --codec EXP   Libri2Mix, from its metadata
 #   bash run.sh --dynamic true                               new mixtures in every pass
 #
