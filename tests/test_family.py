@@ -330,6 +330,18 @@ def test_parts_come_from_several_experiments_and_the_others_start_anew(recipe, p
     assert all(torch.equal(decoder[k], v) for k, v in codec.decoder.state_dict().items())
 
 
+def test_a_parent_of_an_older_program_counts_with_the_defaults_of_keys_that_it_had_not(recipe, parent):
+    config = parent / "hyperparams.yaml"
+    older = re.sub(r"\n\s+pool: 1(?=\n)", "", config.read_text())
+    assert older != config.read_text()
+    config.write_text(older)
+    text = text_of(recipe, "pscodec_drl_ict")
+    start_from(build_only(text, "codec"), ICT, text, parent)
+    text = text_of(recipe, "pscodec_drl_ict", melp_pool=2)
+    with pytest.raises(UserError, match=r"its melp_enc is not this configuration's \(pool: 1 there, 2 here\)"):
+        start_from(build_only(text, "codec"), ICT, text, parent)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

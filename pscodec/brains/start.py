@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from pscodec.released import folder
 from pscodec.utils.errors import UserError
-from pscodec.utils.hparams import difference, plain
+from pscodec.utils.hparams import defaults, difference, plain
 from pscodec.utils.weights import codec_state
 
 PARENT, THETA_0 = "parent", "theta_0"
@@ -77,7 +77,7 @@ def _check_part(exp, name, text):
     if "." not in name:  # of what is within a part, names and shapes of the weights are compared
         pairs[name] = theirs["codec"] if whole else theirs["codec"][name], ours["codec"].get(name)
     for word, (there, here) in pairs.items():
-        found = difference(there, here)
+        found = difference(there, here, defaults(here))  # an older program had not every key
         if found:
             raise UserError(f"{exp}: its {word} is not this configuration's ({found}); start_from needs the same")
     return whole

@@ -7,7 +7,9 @@ base's class), so the texts are composed here, key by key, before HyperPyYAML se
 import io
 import re
 import sys
+from inspect import signature
 from pathlib import Path
+from pydoc import locate
 
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
@@ -139,6 +141,18 @@ def _plain(node):
     if isinstance(node, list):
         return [_plain(value) for value in node]
     return tag or node
+
+
+def defaults(tree) -> dict:
+    """What the classes in a `plain` tree take for the entries that it leaves out, where they stand in it."""
+    if not isinstance(tree, dict):
+        return {}
+    kind, found = tree.get("class", ""), {}
+    if kind.startswith("!new:"):
+        known = signature(locate(kind.removeprefix("!new:"))).parameters.values()
+        found = {p.name: p.default for p in known if p.default is not p.empty}
+        found = {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+    return found | {key: defaults(value) for key, value in tree.items() if isinstance(value, dict)}
 
 
 def difference(theirs, ours, default=None, free=(), trail="") -> str | None:
