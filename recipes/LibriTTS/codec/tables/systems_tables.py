@@ -18,7 +18,7 @@ from pathlib import Path
 from layout import write_tables
 from papers import PAPERS, run_name
 from row_costs import costs_path, minutes_of, write_costs
-from row_options import composed, parser_of, read_options, scalars, scaled, settle, shortened
+from row_options import as_words, composed, parser_of, read_options, scalars, scaled, settle, shortened
 from ruamel.yaml import YAML
 
 from pscodec.bin.report import read_curves
@@ -238,8 +238,7 @@ def execute(run, args):
         if run.scores(corpus).exists():
             continue
         if corpus == args.corpus_name:
-            words = " ".join(f"--{key} {shlex.quote(value)}" for key, value in run.options.items())
-            extra = ["--corpus", args.corpus, "--stage", "3", "--train-args", words]
+            extra = ["--corpus", args.corpus, "--stage", "3", "--train-args", as_words(run.options)]
             extra += ["--parent", run.parent.exp] if run.parent else []
             extra += ["--test-sets", args.paper.test_sets] if corpus == "libritts" and args.paper.test_sets else []
         else:
