@@ -68,6 +68,18 @@ def test_older_names_of_weight_norm_load_and_others_are_refused():
         ours(latent_dim=32).load_public(state)
 
 
+def test_snake_in_training_is_the_same_function_with_its_gradients():
+    torch.manual_seed(0)
+    snake, x = Snake(3).double(), torch.randn(2, 3, 7, dtype=torch.float64, requires_grad=True)
+    with torch.no_grad():
+        snake.alpha.uniform_(0.3, 2)
+    assert torch.allclose(snake.train()(x), snake.eval()(x))
+    assert torch.autograd.gradcheck(snake.train(), x)
+    found = [torch.autograd.grad(snake(x).sin().sum(), (x, snake.alpha))[1]]
+    found.append(torch.autograd.grad(snake.eval()(x).sin().sum(), (x, snake.alpha))[1])
+    assert torch.allclose(*found)
+
+
 def test_snake_by_hand():
     snake = Snake(2)
     with torch.no_grad():
