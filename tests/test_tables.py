@@ -202,6 +202,13 @@ def test_the_cost_by_hand(modules, made):
     assert hours == pytest.approx((3000 * 5 / 20 + 600 * 5 / 10) / 3600 + 0.05) and by == "measured in base_1q"
 
 
+def test_minutes_of_training_by_the_logged_speeds(modules, tmp_path):
+    curves(tmp_path / "exp", [(50, 20), (100, 10), (110, 5)], 100)
+    minutes_of = importlib.import_module("row_costs").minutes_of
+    assert minutes_of(tmp_path / "exp", 4.0) == pytest.approx((50 / 20 + 50 / 10 + 10 / 5) * 4 / 60)
+    assert minutes_of(tmp_path / "none", 4.0) == 0
+
+
 def test_nothing_is_made_up_where_no_speed_is_known(modules, made, capsys):
     runs, args = made("--corpus", "libritts", "--tables", "III", "--n-q", "1")
     assert modules[0].cost(runs[0], runs, args, 0) == (None, "")
@@ -352,6 +359,9 @@ def test_one_row_fails_and_the_other_is_scored(mini_corpus, campplus_path, tmp_p
     )
     text = (tmp_path / "out/tables.md").read_text()
     assert "| tiny test | 1 | HifiCodec | ours |" in text and text in done.stdout
+    costs = json.loads((tmp_path / "out/scores/hificodec_1q.costs.json").read_text())
+    assert costs.keys() == {"parameters", "minutes", "encode", "decode"} and min(costs.values()) > 0
+    assert "| parameters, M | training, min | encode, × real time | decode, × real time |" in text
     assert "| tiny test | 1 | PSCodec-CasAN | ours | - | - |" in text
     assert (tmp_path / "out/tables.tsv").read_text().count("tiny test\t1\tHifiCodec\tours") == 1
     plan = call("--dry-run").stdout.splitlines()
