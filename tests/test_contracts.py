@@ -125,7 +125,7 @@ def test_dumped_codes_have_it_beside_them(coder, tmp_path):
 
 
 def test_onnx_takes_tokens(coder, tmp_path):
-    graph = export_onnx.DecoderGraph(coder.model, {"timbre": 4}).eval()
+    graph = export_onnx.DecoderGraph(coder.model, {"timbre": (4,)}).eval()
     assert export_onnx.export(graph, tmp_path / "decoder.onnx") < 1e-4
     assert graph.inputs == ["codes", "timbre"] and graph.example(7)[1].dtype == torch.int64
 

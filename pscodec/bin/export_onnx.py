@@ -54,6 +54,8 @@ class EncoderGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
+    """`sizes`: of the side information, name -> its shape without the batch."""
+
     outputs = ["wav"]
 
     def __init__(self, codec, sizes):
