@@ -6,6 +6,7 @@ Apart from utils/checkpoint, which writes them: whoever only uses a codec does n
 import functools
 import math
 import pickle
+import re
 import sys
 import zipfile
 
@@ -53,13 +54,51 @@ def load_weights(exp, modules, which="best"):
         file = _file(folder, name)
         if not file.is_file():
             raise UserError(f"{exp}: there are no {name} in it")
-        try:
-            module.load_state_dict(read(file))
-        except RuntimeError as error:
-            raise UserError(
-                f"{folder}: {name} does not fit this configuration: {str(error).splitlines()[-1].strip()}"
-            ) from None
+        _load(module, name, read(file), folder)
     return meta
+
+
+def grow_weights(exp, modules):
+    """As `load_weights` of the best, into modules that have grown since. Returns lines that say what begins anew.
+
+    A tensor that has become larger begins with the old one, and its new inputs (dimension 1) count nothing at first, so
+    that a layer with more hidden channels computes what it did (as Net2Net, Chen et al., 2016). What `exp` does not
+    have, more codebooks or more blocks, begins anew; so does a part (a child of a module) that has become smaller.
+    """
+    folder, read, _ = _weights(exp, "best")
+    lines = []
+    for name, module in modules.items():
+        file = _file(folder, name)
+        old, new = read(file) if file.is_file() else {}, module.state_dict()
+        fits = {key: key in old and _within(old[key].shape, new[key].shape) for key in new}
+        small = {key.split(".")[0] for key in new if key in old and not fits[key]}
+        fits = {key: fit and key.split(".")[0] not in small for key, fit in fits.items()}
+        _load(module, name, {k: _grown(old[k], new[k]) if fits[k] else new[k] for k in new}, folder)
+        parts = sorted({f"{name}.{re.sub(r'[.][^.]*$', '', key)}" for key, fit in fits.items() if not fit})
+        lines += [f"{part} begins anew" for part in parts]
+    return lines
+
+
+def _within(small, large):
+    return len(small) == len(large) and all(a <= b for a, b in zip(small, large, strict=True))
+
+
+def _grown(old, new):
+    """`new` with `old` at its beginning."""
+    grown = new.clone()
+    if old.dim() > 1 and old.shape[1] < new.shape[1]:
+        grown[:, old.shape[1] :] = 0
+    grown[tuple(map(slice, old.shape))] = old.to(new.dtype)
+    return grown
+
+
+def _load(module, name, state, folder):
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(
+            f"{folder}: {name} does not fit this configuration: {str(error).splitlines()[-1].strip()}"
+        ) from None
 
 
 def read_public(path):

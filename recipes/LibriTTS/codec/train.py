@@ -4,9 +4,9 @@
     python train.py conf/pscodec_base.yaml --preset conf/presets/mini.yaml --exp exp/pscodec_base [--lr 2e-4 ...]
 
 Any scalar of conf/base.yaml can be given as an option. `--init exp/other` starts from that experiment's codec and
-discriminators; `--parent exp/first` is stage 4's: the experiment that gives the parts that the configuration's
-`start_from` says. The folder then holds hyperparams.yaml (what really ran), save/theta_0.safetensors
-(the initial weights), save/CKPT*, train_log.txt, curves.tsv and tensorboard/.
+discriminators, `--grow exp/other` too, where these are larger now; `--parent exp/first` is stage 4's: the experiment
+that gives the parts that the configuration's `start_from` says. The folder then holds hyperparams.yaml (what really
+ran), save/theta_0.safetensors (the initial weights), save/CKPT*, train_log.txt, curves.tsv and tensorboard/.
 """
 
 import math
@@ -33,7 +33,7 @@ from pscodec.utils.files import atomic_path, write_text
 from pscodec.utils.hparams import build, compose, refers_to, resolve
 from pscodec.utils.machine import best_precision, keep_memory
 from pscodec.utils.options import check_same_model, parse_overrides
-from pscodec.utils.weights import load_weights
+from pscodec.utils.weights import grow_weights, load_weights
 
 OF_PARTS = ("channels", "beam", "quantize_start")  # keys that parts alone read, which not every codec has
 
@@ -41,6 +41,7 @@ OF_PARTS = ("channels", "beam", "quantize_start")  # keys that parts alone read,
 def options(argv=None):
     parser = program.parser(__doc__)
     parser.add_argument("--init", type=Path, help="experiment whose codec and discriminators to start from")
+    parser.add_argument("--grow", type=Path, help="the same into a larger model: what that one has not begins anew")
     parser.add_argument("--parent", type=Path, help="experiment of the first training, for start_from")
     return parse_overrides(parser, argv)
 
@@ -132,7 +133,8 @@ def main(argv=None):
             module.load_state_dict(load_campplus(hp["campplus"]).state_dict())
     if args.init:
         load_weights(folder(args.init), learned)
-    told = start_from(codec, sources, text, args.parent)
+    told = grow_weights(folder(args.grow), learned) if args.grow else []
+    told += start_from(codec, sources, text, args.parent)
     try:
         codec.freeze(hp["frozen"])
     except ValueError as error:
