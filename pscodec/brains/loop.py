@@ -91,7 +91,6 @@ def join(device):
     """Join the processes that torchrun has started, if it has; returns SpeechBrain's run options for `device`."""
     backend = "nccl" if str(device).startswith("cuda") else "gloo"
     ddp_init_group({"distributed_backend": backend})
-    torch.backends.cudnn.benchmark = backend == "nccl"  # the batches of a training are of one size
     return {
         "device": device,
         "noprogressbar": True,

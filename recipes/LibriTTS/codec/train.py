@@ -109,6 +109,7 @@ def loaders(hp, train, dev, world):
 def main(argv=None):
     args, overrides = options(argv)
     run_opts = loop.join(args.device)
+    torch.backends.cudnn.benchmark = True  # all batches are of one size
     composed = compose(args.config, args.preset)
     check_heard(composed, overrides, args.config)
     text = resolve(composed, overrides)
