@@ -3,6 +3,7 @@
 from pathlib import Path
 
 DEFAULT = "pscodec_small_24k"
+SEPARATOR = "separator_small_16k"
 WEIGHTS = Path(__file__).parent / "weights"
 
 

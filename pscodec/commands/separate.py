@@ -2,22 +2,25 @@
 
 import functools
 
+from pscodec import released
 from pscodec.commands import many
 
 FIRST = ".s1.wav"
-DETAILS = """
-  pscodec separate mix.wav -o apart/ --exp EXP              apart/mix.s1.wav, apart/mix.s2.wav
-  pscodec separate meetings/ -o apart/ --exp EXP --jobs 4   every recording of a folder
+DETAILS = f"""
+  pscodec separate mix.wav -o apart/                        apart/mix.s1.wav, apart/mix.s2.wav
+  pscodec separate meetings/ -o apart/ --jobs 4             every recording of a folder
+  pscodec separate mix.wav -o apart/ --exp EXP              by a separator of your own
 
-EXP is an experiment of recipes/WSJ0Mix/separation: it separates talkers like those that it has learned from. Recordings
-of any rate and length; what comes out has both. Channels are averaged. Which talker is first is by chance, and the same
-from the beginning to the end.
+{released.SEPARATOR}, which comes with the package, knows two talkers, whoever they are; its card says what it is
+worth. EXP is an experiment of recipes/WSJ0Mix/separation: it separates talkers like those that it has learned from.
+Recordings of any rate and length; what comes out has both. Channels are averaged. Which talker is first is by chance,
+and the same from the beginning to the end.
 """
 
 
 def add_arguments(parser):
     many.add_inputs(parser, "recordings")
-    parser.add_argument("--exp", required=True, help="experiment folder of the separator")
+    parser.add_argument("--exp", default=released.SEPARATOR, help="experiment folder of a separator (%(default)s)")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--codec", help="its codec's experiment, where that has moved")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
