@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file, save_file
 
 import pscodec
 from pscodec import cli, released
@@ -88,3 +89,25 @@ def test_info_counts_the_parameters_of_the_whole_codec(capsys):
     show_codec("pscodec_small_24k")
     whole = sum(p.numel() for p in pscodec.load_codec(precision=None).model.parameters()) / 1e6
     assert whole > 8 and f"{whole:.1f} M parameters" in capsys.readouterr().out
+
+
+def test_a_file_says_by_which_released_codec_it_is_decoded(tiny_exp, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(released, "WEIGHTS", tmp_path)
+    for name in (released.DEFAULT, "another"):
+        release.main(["--exp", str(tiny_exp), "--out", str(tmp_path / name)])
+    weights = load_file(tmp_path / "another/codec.safetensors")
+    save_file(
+        {key: 1.01 * x if x.is_floating_point() else x for key, x in weights.items()},
+        tmp_path / "another/codec.safetensors",
+    )
+    soundfile.write(tmp_path / "x.wav", 0.1 * np.random.default_rng(0).normal(size=24000), 24000)
+    for name in (released.DEFAULT, "another"):
+        cli.main(["encode", str(tmp_path / "x.wav"), str(tmp_path / f"{name}.psc"), "--exp", name])
+        cli.main(["decode", str(tmp_path / f"{name}.psc")])
+        cli.main(["decode", str(tmp_path / f"{name}.psc"), str(tmp_path / "told.wav"), "--exp", name, "--force"])
+        assert (tmp_path / f"{name}.wav").read_bytes() == (tmp_path / "told.wav").read_bytes()
+    with pytest.raises(SystemExit, match="coded by model another"):
+        cli.main(["decode", str(tmp_path / "another.psc"), str(tmp_path / "y.wav"), "--exp", released.DEFAULT])
+    (tmp_path / "foreign.psc").write_bytes(b"RIFF")
+    with pytest.raises(SystemExit, match="foreign.psc: not a .psc file"):
+        cli.main(["decode", str(tmp_path / "foreign.psc")])
