@@ -334,6 +334,15 @@ def test_fine_tuning_starts_from_another_experiments_codec_and_discriminators(re
     assert all(torch.equal(start[k], end[k]) for k in start)
 
 
+def test_a_larger_codec_grows_out_of_another_experiments(recipe, place, walked, tmp_path, capsys):
+    options = {"total_steps": 2, "steps_per_epoch": 2, "lr": "1e-9", "restart_after": 0, "adversarial_start": 99}
+    train_here(recipe, place, tmp_path / "grown", **options, grow=walked, n_residual=3)
+    assert "codec.quantizer.groups.0.layers.2 begins anew" in capsys.readouterr().out
+    start = torch.load(last_checkpoint_best(walked) / "codec.ckpt", weights_only=True)
+    end = torch.load(last_checkpoint(tmp_path / "grown")[1] / "codec.ckpt", weights_only=True)
+    assert torch.allclose(start["encoder.last.weight"], end["encoder.last.weight"], atol=1e-6)
+
+
 def last_checkpoint_best(exp):
     return Path(codec_weights(exp)[0]).parent
 
