@@ -329,3 +329,18 @@ def test_a_batch_that_cannot_be_dealt_out_is_refused(recipe, size, world, accumu
     told = f"batch_size {size} does not divide by {world} processes and accumulation {accumulation}"
     with pytest.raises(UserError, match=told):
         loaders({"batch_size": size, "accumulation": accumulation}, range(20), range(2), world)
+
+
+@pytest.mark.parametrize(("schedule", "first"), [("own", 1e-3), ("one_cycle", 1e-3 / 25)])
+def test_codecs_of_other_papers_may_have_the_schedule_of_this_one(tmp_path, schedule, first):
+    keys = {"lr": 1e-3, "total_steps": 100, "schedule": schedule, "n_residual": 2, "codebook_size": 16}
+    hp = build(resolve(compose(CONF / "dac.yaml", [CONF / "presets/mini.yaml"]), keys))
+    modules = {"codec": hp["codec"], "discriminators": hp["discriminators"]}
+    options = {"device": "cpu", "precision": "fp32", "noprogressbar": True}
+    brain = CodecBrain(modules, hparams=hp, run_opts=options, checkpointer=AtomicCheckpointer(tmp_path, {}))
+    brain.init_optimizers()
+    rates = [group["lr"] for optimizer in brain.optimizers_dict.values() for group in optimizer.param_groups]
+    assert rates == pytest.approx([first, first])
+    brain.hparams.schedule = "another"
+    with pytest.raises(UserError, match="schedule is own or one_cycle, not 'another'"):
+        brain.init_optimizers()

@@ -1,5 +1,6 @@
 """The GAN step of every codec: discriminators, then codec. Knows names, not classes."""
 
+import functools
 import math
 import os
 import shutil
@@ -11,6 +12,7 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.checkpoints import ckpt_recency
 from speechbrain.utils.distributed import if_main_process
+from torch.optim.lr_scheduler import OneCycleLR
 
 from pscodec.brains.averaging import WeightMean
 from pscodec.brains.loop import PLAIN_STATE, Loop
@@ -49,6 +51,11 @@ class CodecBrain(Loop):
         self.params = {name: p for name, p in params.items() if p}
         optimizers = {"codec": hp.codec_optimizer, "discriminators": hp.discriminator_optimizer}
         schedulers = {"codec": hp.scheduler, "discriminators": hp.discriminator_scheduler}
+        if hp.schedule not in ("own", "one_cycle"):
+            raise UserError(f"schedule is own or one_cycle, not {hp.schedule!r}")
+        if hp.schedule == "one_cycle":
+            rates = {"max_lr": hp.lr, "total_steps": hp.total_steps, "pct_start": hp.warmup, "max_momentum": 0.98}
+            schedulers = dict.fromkeys(schedulers, functools.partial(OneCycleLR, **rates))
         self.optimizers_dict = {name: optimizers[name](p) for name, p in self.params.items()}
         try:
             self.schedulers = {name: schedulers[name](optimizer) for name, optimizer in self.optimizers_dict.items()}
