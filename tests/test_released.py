@@ -111,3 +111,15 @@ def test_a_file_says_by_which_released_codec_it_is_decoded(tiny_exp, tmp_path, m
     (tmp_path / "foreign.psc").write_bytes(b"RIFF")
     with pytest.raises(SystemExit, match="foreign.psc: not a .psc file"):
         cli.main(["decode", str(tmp_path / "foreign.psc")])
+
+
+@pytest.mark.parametrize("n_q", [1, 3, 4])
+def test_the_second_codec_codes_with_one_to_four_codebooks_and_its_language_model_fits(tmp_path, n_q):
+    source, exp = next((RECIPE.parents[1] / "docs/samples").glob("*monkeysintro.0.ogg")), "pscodec_small_24k_v2"
+    for entropy in ("", "auto"):
+        options = ["--exp", exp, "--n-q", str(n_q), *(["--entropy", entropy] if entropy else [])]
+        cli.main(["encode", str(source), str(tmp_path / f"x{entropy}.psc"), *options])
+        cli.main(["decode", str(tmp_path / f"x{entropy}.psc")])
+    plain, coded = (tmp_path / name for name in ("x.psc", "xauto.psc"))
+    assert coded.stat().st_size < 0.95 * plain.stat().st_size
+    assert coded.with_suffix(".wav").read_bytes() == plain.with_suffix(".wav").read_bytes()
