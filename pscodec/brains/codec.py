@@ -1,6 +1,5 @@
 """The GAN step of every codec: discriminators, then codec. Knows names, not classes."""
 
-import functools
 import math
 import os
 import shutil
@@ -12,7 +11,6 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.checkpoints import ckpt_recency
 from speechbrain.utils.distributed import if_main_process
-from torch.optim.lr_scheduler import OneCycleLR
 
 from pscodec.brains.averaging import WeightMean
 from pscodec.brains.loop import PLAIN_STATE, Loop
@@ -26,8 +24,8 @@ class CodecBrain(Loop):
     """Trains `modules.codec` against `modules.discriminators`; a batch is (`wav` `[B, C, L]`, `Prompt`).
 
     hparams: `losses` (losses.base.WeightedSum), `discriminator_loss` (real, fake -> scalar), the constructors
-    `codec_optimizer`, `discriminator_optimizer`, `scheduler`, `discriminator_scheduler`, and the scalars that
-    conf/base.yaml explains.
+    `codec_optimizer`, `discriminator_optimizer`, `scheduler`, `discriminator_scheduler`, `one_cycle` (for `schedule:
+    one_cycle`), and the scalars that conf/base.yaml explains.
 
     Several processes average their gradients once a step (`_step`). What a step leaves to chance is drawn before it
     (brains/plan.py) and told to the modules before each pass.
@@ -54,8 +52,7 @@ class CodecBrain(Loop):
         if hp.schedule not in ("own", "one_cycle"):
             raise UserError(f"schedule is own or one_cycle, not {hp.schedule!r}")
         if hp.schedule == "one_cycle":
-            rates = {"max_lr": hp.lr, "total_steps": hp.total_steps, "pct_start": hp.warmup, "max_momentum": 0.98}
-            schedulers = dict.fromkeys(schedulers, functools.partial(OneCycleLR, **rates))
+            schedulers = dict.fromkeys(schedulers, hp.one_cycle)
         self.optimizers_dict = {name: optimizers[name](p) for name, p in self.params.items()}
         try:
             self.schedulers = {name: schedulers[name](optimizer) for name, optimizer in self.optimizers_dict.items()}
