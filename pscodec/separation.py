@@ -4,7 +4,8 @@
     voices = separator.separate(wav, sample_rate)          # [S, L]
 
 A recording of any length is separated in windows that overlap; the order of the talkers is carried from window to
-window. Shapes: S sources, D latent_dim, T frames, L samples.
+window. What a codec decodes of their embeddings are masks of the recording (downstream.masks), or, asked for as it is,
+the talkers. Shapes: S sources, D latent_dim, T frames, L samples.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from ruamel.yaml import YAML
 from pscodec import released
 from pscodec.data.audio import Resampler, as_wav, audio_blocks, pcm16
 from pscodec.downstream.codec import FrozenCodec
+from pscodec.downstream.masks import Masks
 from pscodec.downstream.systems import join
 from pscodec.inference import load_codec
 from pscodec.layers.push_graph import Pushed
@@ -76,25 +78,29 @@ class Unmixer:
             codec = coder.model
             self.step = codec.hop_length * sample_rate // math.gcd(codec.hop_length * sample_rate, codec.sample_rate)
 
-    def separate(self, wav, sample_rate):
+    def separate(self, wav, sample_rate, masked=True):
         """Talkers of `wav` (array or tensor, `[L]` or `[channels, L]`, averaged) -> `[S, L]` at its `sample_rate`.
 
-        Raises UserError for what is no recording, or has nothing in it.
+        `masked`: the recording, masked by what the codec decodes; or that itself. A separator of waveforms has no
+        choice. Raises UserError for what is no recording, or has nothing in it.
         """
         wav = as_wav(wav).mean(0, keepdim=True)
-        return torch.cat(list(self.separate_blocks([wav], sample_rate, wav.abs().max().item())), 1)
+        return torch.cat(list(self.separate_blocks([wav], sample_rate, wav.abs().max().item(), masked)), 1)
 
     @torch.inference_mode()
-    def separate_blocks(self, blocks, sample_rate, peak):
+    def separate_blocks(self, blocks, sample_rate, peak, masked=True):
         """Blocks `[1, n]` of a recording, any n, whose loudest sample is `peak` -> its talkers, blocks `[S, m]`.
 
         In all as many samples as came, at their `sample_rate`; memory does not grow with them where the codec can be
-        streamed. Raises UserError for near-silence.
+        streamed. `masked` as above. Raises UserError for near-silence.
         """
         if peak < QUIET:
             raise UserError("near-silent (peak under -60 dBFS): nobody to take apart")
-        there, back = Resampler(sample_rate, self.sample_rate), Resampler(self._rate_out, sample_rate)
+        masked = masked and self.in_embedding
+        there = Resampler(sample_rate, self.sample_rate)
+        back = Resampler(self.sample_rate if masked else self._rate_out, sample_rate)
         count = given = 0
+        heard = []  # of the recording, at the separator's rate, what has not been masked yet
 
         def arriving():
             nonlocal count
@@ -103,8 +109,15 @@ class Unmixer:
                 yield there.push(block)
             yield there.push(torch.zeros(1, 0), last=True)
 
+        def recorded():
+            for block in arriving():
+                if masked:
+                    heard.append(block)
+                yield block
+
         window, overlap = (round(s * self.sample_rate / self.step) * self.step for s in (WINDOW, OVERLAP))
-        for piece in self._voices(windows(arriving(), window, window - overlap), overlap, peak):
+        voices = self._voices(windows(recorded(), window, window - overlap), overlap, peak)
+        for piece in self._masked(voices, heard) if masked else voices:
             piece = back.push(piece.cpu())[:, : count - given]  # the codec's last frame may be longer
             given += piece.shape[-1]
             yield piece
@@ -125,6 +138,18 @@ class Unmixer:
         frames = overlap * codec.sample_rate // (self.sample_rate * codec.hop_length)
         z = joined((self._of_embedding(scale * wav) for wav in pieces), frames)
         yield from (wav[:, 0].float() / scale for wav in self._decoded(z))
+
+    def _masked(self, voices, heard):
+        """`voices`, blocks `[S, n]` at `_rate_out` -> the recording's blocks in `heard`, masked by them, `[S, m]`."""
+        masks, at_mix = Masks(self.sample_rate), Resampler(self._rate_out, self.sample_rate)
+        mix = torch.zeros(1, 0)
+        for piece, last in with_last(voices):
+            piece = at_mix.push(piece.cpu(), last)
+            mix = torch.cat([mix, *heard], 1)
+            heard.clear()
+            n = min(piece.shape[1], mix.shape[1])  # the codec's last frame may be longer
+            yield masks.push(mix[:, :n], piece[:, :n], last)
+            mix = mix[:, n:]
 
     def _of_waveform(self, wav):
         batch = {"mix": wav[None].to(self.device), "lengths": torch.tensor([wav.shape[-1]], device=self.device)}
@@ -150,6 +175,16 @@ class Unmixer:
                     yield pushed.push(last)
                 last = piece
         yield pushed.push(last, last=True)
+
+
+def with_last(blocks):
+    """Each of `blocks`, and whether it is the last."""
+    blocks = iter(blocks)
+    held = next(blocks)
+    for block in blocks:
+        yield held, False
+        held = block
+    yield held, True
 
 
 def windows(blocks, length, hop):
@@ -182,10 +217,11 @@ def joined(estimates, overlap):
     yield held
 
 
-def separate_file(unmixer, source, targets):
+def separate_file(unmixer, source, targets, masked=True):
     """Write the talkers of recording `source` to 16-bit WAV files `targets`, one path each, at its rate and length.
 
-    Returns (seconds, sample_rate). Raises UserError naming the file; then nothing is written.
+    `masked`: as in `Unmixer.separate`. Returns (seconds, sample_rate). Raises UserError naming the file; then nothing
+    is written.
     """
     rate, _, blocks = audio_blocks(source, BLOCK)
     peak = max(block.abs().max().item() for block in blocks)
@@ -197,7 +233,7 @@ def separate_file(unmixer, source, targets):
             shape = {"samplerate": rate, "channels": 1, "subtype": "PCM_16", "format": "WAV"}
             files.append(stack.enter_context(soundfile.SoundFile(partial, "w", **shape)))
         count = 0
-        for voices in unmixer.separate_blocks(blocks, rate, peak):
+        for voices in unmixer.separate_blocks(blocks, rate, peak, masked):
             count += voices.shape[-1]
             for file, voice in zip(files, voices, strict=True):
                 file.write(pcm16(voice))

@@ -62,7 +62,7 @@ def test_every_stage_leaves_its_files(place, walked):
     for name in ("hyperparams.yaml", "curves.tsv", "scores.tsv", "summary.json", "report/index.html"):
         assert (walked / name).stat().st_size > 0, name
     separated = sorted(p.name for p in (walked / "separated").iterdir())
-    for condition in ("enrol_quantised", "enrol_continuous", "none_quantised", "none_continuous"):
+    for condition in ("enrol_quantised", "enrol_continuous", "none_quantised", "none_continuous", "none_masked"):
         assert f"test.{condition}" in separated, separated
     wavs = sorted((walked / "separated/test.none_continuous").glob("*.s[12].wav"))
     lengths = {m.mix: m.length for m in read_mixtures(place / "data/test")[0]}

@@ -14,7 +14,7 @@ from conftest import ROOT, torchrun
 from pscodec.bin import embed, evaluate_separation, report_separation, separate
 from pscodec.data.audio import load_audio, recording_seconds
 from pscodec.data.kaldi import Utterance, choose_prompts, write_data_dir, write_table
-from pscodec.data.mixture import Mixture, Source, write_mixtures
+from pscodec.data.mixture import Mixture, MixtureDataset, Source, write_mixtures
 from pscodec.metrics.base import MetricError
 from pscodec.metrics.sdr import best_order, sdr, si_sdr_improvement
 from pscodec.metrics.separation import SeparationScorer, columns, pesq_mode
@@ -222,10 +222,10 @@ def test_separate_score_report(train, place):
     el, sepformer = (run(train, place, config, config) for config in ("codecformer_el", "sepformer"))
     data, common = ["--data", str(place / "data")], ["--nj", "1", "--metrics", "si_sdr sdr pesq stoi"]
     for exp in (el, sepformer):
-        options = ["--prompt", "none estimate enrol", "--quantise", "true false", "--ceiling", "true"]
+        options = ["--prompt", "none estimate enrol", "--output", " ".join(separate.OUTPUTS), "--ceiling", "true"]
         separate.main(["--exp", str(exp), *data, *options])
         evaluate_separation.main(["--exp", str(exp), *data, *common])
-    ways = {f"{p}_{q}" for p in ("none", "estimate", "enrol") for q in ("quantised", "continuous")}
+    ways = {f"{p}_{q}" for p in ("none", "estimate", "enrol") for q in separate.OUTPUTS}
     summary = json.loads((el / "summary.json").read_text())
     assert (summary["sample_rate"], summary["pesq"]) == (8000, "nb")
     test = summary["splits"]["test"]
@@ -242,6 +242,11 @@ def test_separate_score_report(train, place):
         assert json.loads((folder / "done.json").read_text())["ordered"] is ordered
         assert evaluate_separation.in_order(folder, "embedding") is ordered
         assert not evaluate_separation.in_order(folder, "stoi")
+    # masks share the mixture out among the talkers
+    paths = sorted((el / "separated/test.none_masked").glob("*.wav"))[:2]
+    dataset = MixtureDataset(place / "data/test")
+    item = next(dataset[i] for i, m in enumerate(dataset.mixtures) if paths[0].name == f"{m.mix}.s1.wav")
+    assert torch.allclose(sum(load_audio(path)[0] for path in paths), item["mix"], atol=1e-4)
     # prompts and codebooks do something
     names = [f"separated/test.{way}" for way in sorted(ways)]
     wavs = [load_audio(sorted((el / name).glob("*.wav"))[0])[0] for name in names]
@@ -259,6 +264,7 @@ def test_separate_score_report(train, place):
     text = (out / "index.html").read_text()
     for wanted in (
         "prompt enrolled, quantised",
+        "prompt enrolled, the mixture masked",
         "PESQ narrowband",
         "DAC, AMUSE",
         "-29.1",
@@ -266,7 +272,7 @@ def test_separate_score_report(train, place):
         "the mixture itself",
     ):
         assert wanted in text, wanted
-    assert text.count("<audio") == 1 + 2 + 2 * 12 + 2 and "http" not in text
+    assert text.count("<audio") == 1 + 2 + 2 * 18 + 2 and "http" not in text
     assert "| codec | loss |" in (out / "results.md").read_text()
 
 

@@ -9,6 +9,7 @@ from conftest import ROOT
 from pscodec import cli, released, separation
 from pscodec.bin import release
 from pscodec.data.audio import load_audio, resample
+from pscodec.downstream.masks import Masks
 from pscodec.inference import load_codec
 from pscodec.losses.separation import EmbeddingLoss
 from pscodec.separation import joined, load_separator, windows
@@ -76,7 +77,11 @@ def test_a_short_recording_is_separated_as_the_recipe_does(exp):
     with torch.no_grad():
         z, _, _ = unmixer.frozen.embed(wav[None])
         whole = unmixer.frozen.decode(unmixer.system.separator(z), {}, wav.shape[1], unmixer.frozen.scale(wav[None]))
-    assert torch.allclose(unmixer.separate(wav, 16000), whole[0], atol=1e-4 * whole.abs().max())
+    decoded, masked = unmixer.separate(wav, 16000, masked=False), Masks(16000).push(wav, whole[0], last=True)
+    assert torch.allclose(decoded, whole[0], atol=1e-4 * whole.abs().max())
+    voices = unmixer.separate(wav, 16000)
+    assert torch.allclose(voices, masked, atol=1e-3 * wav.abs().max())
+    assert torch.allclose(voices.sum(0), wav[0], atol=1e-5)  # every sound of the recording is somebody's
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(8000, 0.01), (16000, 3.0), (44100, 7.1), (48000, 3.0001)])
@@ -84,17 +89,18 @@ def test_rate_and_length_are_the_recordings(exp, rate, seconds, monkeypatch):
     monkeypatch.setattr(separation, "WINDOW", 1.0)
     monkeypatch.setattr(separation, "OVERLAP", 0.25)
     unmixer, wav = load_separator(exp), speech(seconds, rate)
-    voices = unmixer.separate(np.stack([wav, wav]), rate)  # channels are averaged
-    assert voices.shape == (2, wav.size) and torch.isfinite(voices).all()
-    blocks = torch.from_numpy(wav)[None].split(997, -1)
-    again = torch.cat(list(unmixer.separate_blocks(blocks, rate, float(np.abs(wav).max()))), 1)
-    assert torch.allclose(voices, again, atol=1e-4 * voices.abs().max())
+    for masked in (True, False):
+        voices = unmixer.separate(np.stack([wav, wav]), rate, masked)  # channels are averaged
+        assert voices.shape == (2, wav.size) and torch.isfinite(voices).all()
+        blocks = torch.from_numpy(wav)[None].split(997, -1)
+        again = torch.cat(list(unmixer.separate_blocks(blocks, rate, float(np.abs(wav).max()), masked)), 1)
+        assert torch.allclose(voices, again, atol=1e-3 * voices.abs().max())
 
 
 def test_a_long_recording_is_separated_as_its_parts_are(exp):
     """Far from the seams: a network that looks at a bounded stretch gives in windows what it gives at once."""
     unmixer, wav = load_separator(exp), torch.from_numpy(speech(40.0))[None]
-    voices = unmixer.separate(wav, 16000)
+    voices = unmixer.separate(wav, 16000, masked=False)
     with torch.no_grad():
         z, _, _ = unmixer.frozen.embed(wav[None])
         whole = unmixer.frozen.decode(unmixer.system.separator(z), {}, wav.shape[1], unmixer.frozen.scale(wav[None]))
@@ -137,6 +143,9 @@ def test_the_command_writes_a_recording_of_each_talker(exp, tmp_path, capsys):
         (11025, 22050)
     ]
     assert "b.s*.wav: 2 talkers, 0.50 s at 22050 Hz" in capsys.readouterr().out
+    cli.main(["separate", str(tmp_path / "a.flac"), "-o", str(tmp_path / "as_it_is"), "--exp", str(exp), "--decoded"])
+    masked, decoded = (load_audio(tmp_path / folder / "a.s1.wav")[0] for folder in ("apart", "as_it_is"))
+    assert masked.shape == decoded.shape and not torch.allclose(masked, decoded, atol=1e-3)
     with pytest.raises(SystemExit, match="a.s1.wav exists; --force overwrites it"):
         cli.main(["separate", str(tmp_path / "a.flac"), "-o", str(tmp_path / "apart"), "--exp", str(exp)])
 

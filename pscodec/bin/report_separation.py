@@ -47,6 +47,7 @@ WORDS = {
     "enrol": "prompt enrolled",
     "quantised": "quantised",
     "continuous": "not quantised",
+    "masked": "the mixture masked",
     "ceiling": "no mixing, sources coded",
 }
 

@@ -1,10 +1,11 @@
 """Stage 5 of separation: every mixture of the test splits into its sources.
 
-    python -m pscodec.bin.separate --exp exp/NAME --data data --splits test --prompt "none estimate" --quantise true
+    python -m pscodec.bin.separate --exp exp/NAME --data data --splits test --prompt "none estimate" --output masked
 
 Writes exp/NAME/separated/SPLIT.CONDITION/UTT.s1.wav, UTT.s2.wav ... at the mixtures' sampling rate, and done.json.
 Estimates made in embeddings stand in the order in which those are nearest to the sources' embeddings.
-A condition says how embeddings became speech: PROMPT_quantised (through the codebooks) or PROMPT_continuous; for a
+A condition says how embeddings became speech: PROMPT_continuous, PROMPT_quantised (through the codebooks) or
+PROMPT_masked (the mixture, masked by the first, which keeps its phases); for a
 separator of waveforms there is one, `waveform`. PROMPT, for codecs whose decoder wants the speaker's prompt, which is
 not known of a separated voice: `none` leaves it out, `estimate` decodes once without and takes the prompt from that,
 `enrol` takes it from a known utterance of the speaker (utt2prompt of the clean data dir); which talker an estimate
@@ -23,6 +24,7 @@ from pscodec.bin.evaluate_separation import CEILING
 from pscodec.data.audio import load_audio, save_audio
 from pscodec.data.kaldi import read_data_dir, read_table
 from pscodec.data.mixture import MixtureDataset
+from pscodec.downstream.masks import Masks
 from pscodec.losses.separation import EmbeddingLoss, ordered
 from pscodec.separation import load_separator
 from pscodec.types import Separation
@@ -33,6 +35,7 @@ from pscodec.utils.macs import count_macs
 from pscodec.utils.progress import progress
 
 PROMPTS = ("none", "estimate", "enrol")
+OUTPUTS = ("continuous", "quantised", "masked")
 
 
 @ranks.together
@@ -43,7 +46,7 @@ def main(argv=None):
     print(f"separating with the {args.checkpoint} checkpoint of {args.exp}: step {experiment.meta.get('step')}")
     if ranks.first():
         write_text(args.exp / "cost.json", json.dumps(experiment.cost(), indent=1) + "\n")
-    ways = experiment.ways(args.prompt.split(), args.quantise.split())
+    ways = experiment.ways(args.prompt.split(), args.output.split())
     for split in args.splits.split():
         dataset = MixtureDataset(args.data / split, experiment.sample_rate)
         conditions = separate_split(experiment, dataset, args.exp / "separated", split, ways, args.ceiling == "true")
@@ -56,13 +59,13 @@ def parse(argv):
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data dirs (%(default)s)")
     parser.add_argument("--splits", default="test", help="names of folders of mixtures (%(default)s)")
     parser.add_argument("--prompt", default="estimate", help="some of: none estimate enrol (%(default)s)")
-    parser.add_argument("--quantise", default="false", help="false, true or both (%(default)s)")
+    parser.add_argument("--output", default="continuous", help="some of: continuous quantised masked (%(default)s)")
     parser.add_argument("--ceiling", choices=("true", "false"), default="false", help="code the clean sources too")
     parser.add_argument("--codec", type=Path, help="the codec's experiment, where it has moved")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
-    for words, allowed, option in ((args.prompt, PROMPTS, "prompt"), (args.quantise, ("true", "false"), "quantise")):
+    for words, allowed, option in ((args.prompt, PROMPTS, "prompt"), (args.output, OUTPUTS, "output")):
         if not words.split() or set(words.split()) - set(allowed):
             raise UserError(f"--{option} takes some of: {' '.join(allowed)}; not {words!r}")
     return args
@@ -77,13 +80,13 @@ class Experiment:
         self.system, self.coder, self.frozen = self.unmixer.system, self.unmixer.coder, self.unmixer.frozen
         self.in_embedding = self.unmixer.in_embedding
 
-    def ways(self, prompts, quantise):
-        """What of the asked makes sense, `(prompts, list of bool)`; None for a separator of waveforms."""
+    def ways(self, prompts, outputs):
+        """What of the asked makes sense, `(prompts, outputs)`; None for a separator of waveforms."""
         if not self.in_embedding:
             return None
         if not self.coder.model.takes_prompt:
             prompts = ["none"]
-        return prompts, [word == "true" for word in quantise]
+        return prompts, outputs
 
     def embed(self, item):
         """`z_hat` and the sources' own `z` `[1, S, D, T]`, and the level `[1, 1, 1]`, of a dataset's item.
@@ -153,11 +156,11 @@ def estimates(experiment, item, sources, ways, enrolled, ceiling):
     if ways is None:
         yield "waveform", experiment.separate(item)
         return
-    prompts, quantise = ways
+    prompts, outputs = ways
     z_hat, z_sources, scale = experiment.embed(item)
     for prefix, z in (("", z_hat), (CEILING, z_sources))[: 1 + ceiling]:
-        for quantised in quantise:
-            how = (item["length"], scale, quantised)
+        for output in outputs:
+            how = (item["length"], scale, output == "quantised")
             plain = experiment.frozen.decode(z, {}, *how)[0]
             estimated = experiment.side(plain, experiment.sample_rate) if set(prompts) != {"none"} else {}
             for prompt in prompts:
@@ -166,7 +169,9 @@ def estimates(experiment, item, sources, ways, enrolled, ceiling):
                     known = stack([enrolled[utt] for utt in sources])
                     side = known if prefix else nearest(estimated, known)
                 wavs = plain if prompt == "none" else experiment.frozen.decode(z, side, *how)[0]
-                yield f"{prefix}{prompt}_{'quantised' if quantised else 'continuous'}", wavs
+                if output == "masked":
+                    wavs = Masks(experiment.sample_rate).push(item["mix"], wavs.cpu(), last=True)
+                yield f"{prefix}{prompt}_{output}", wavs
 
 
 class Enrolled:

@@ -21,7 +21,8 @@ class Settings:
     none); `raw`, the rate of samples without a header (encode) or whether to write such (decode); the codebooks to
     code with (None: all); `entropy`: the language model, and `packet`, the seconds of a packet, where chosen;
     `waited_for`: whether what is coded goes on at once, through a pipe; `vectors`: prompts are not sent as tokens. For
-    separators: where their `codec` has moved. `sampling`: pairs, of how a codec is to generate (add_sampling)."""
+    separators: where their `codec` has moved, and whether what it has `decoded` is asked for. `sampling`: pairs, of how
+    a codec is to generate (add_sampling)."""
 
     exp: str
     which: str
@@ -38,6 +39,7 @@ class Settings:
     waited_for: bool = False
     vectors: bool = False
     codec: str | None = None
+    decoded: bool = False
     sampling: tuple = ()
 
 

@@ -10,6 +10,7 @@ DETAILS = f"""
   pscodec separate mix.wav -o apart/                        apart/mix.s1.wav, apart/mix.s2.wav
   pscodec separate meetings/ -o apart/ --jobs 4             every recording of a folder
   pscodec separate mix.wav -o apart/ --exp EXP              by a separator of your own
+  pscodec separate mix.wav -o apart/ --decoded              what its codec decodes, not the recording masked by that
 
 {released.SEPARATOR}, which comes with the package, knows two talkers, whoever they are; its card says what it is
 worth. EXP is an experiment of recipes/WSJ0Mix/separation: it separates talkers like those that it has learned from.
@@ -23,6 +24,7 @@ def add_arguments(parser):
     parser.add_argument("--exp", default=released.SEPARATOR, help="experiment folder of a separator (%(default)s)")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--codec", help="its codec's experiment, where that has moved")
+    parser.add_argument("--decoded", action="store_true", help="write what the codec decodes, not masks")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
     many.add_jobs(parser)
 
@@ -33,7 +35,8 @@ def run(args):
 
     if args.output is None or many.PIPE in (args.output, *args.inputs):
         raise UserError("talkers are written to a folder, -o DIR, and read from files")
-    settings = many.Settings(args.exp, args.checkpoint, args.device, "fp32", args.force, codec=args.codec)
+    how = {"codec": args.codec, "decoded": args.decoded}
+    settings = many.Settings(args.exp, args.checkpoint, args.device, "fp32", args.force, **how)
     pairs, wrong = many.tasks(args.inputs, f"{args.output}/", SUFFIXES, FIRST)
     results = many.run(work, pairs, wrong, settings, args.jobs, "separate", load=separator)
     for (_, target), (seconds, rate, n_src) in zip(pairs, results, strict=False):
@@ -55,5 +58,6 @@ def work(settings, source, target):
 
     unmixer = separator(settings)
     stem = target.removesuffix(FIRST)
-    seconds, rate = separate_file(unmixer, source, [f"{stem}.s{s}.wav" for s in range(1, unmixer.n_src + 1)])
+    targets = [f"{stem}.s{s}.wav" for s in range(1, unmixer.n_src + 1)]
+    seconds, rate = separate_file(unmixer, source, targets, not settings.decoded)
     return seconds, rate, unmixer.n_src

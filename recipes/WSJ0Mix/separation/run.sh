@@ -41,7 +41,8 @@
 #   --finetune FILE                stage 4: go on with that configuration, into EXP_tuned        (none)
 #   --train-args "..."             options for train.py, last word over config and preset
 #   --prompts "A B"                for the codec's decoder: estimate | enrol | none              (mini: none; else all three)
-#   --quantise "true false"        separated embeddings through the codebooks or not             (both)
+#   --output "A B"                 what becomes of separated embeddings: continuous, decoded as they are | quantised, through
+#                                  the codebooks first | masked, masks of the mixture, which has the phases  (all three)
 #   --ceiling true|false           code and decode the sources themselves, too                   (true)
 #   --checkpoint best|last         what stage 5 separates with                                   (best)
 #   --order embedding|si_sdr|stoi  what tells which estimate is whose: the distance of the embeddings, or the best order
@@ -84,7 +85,7 @@ dynamic=false
 finetune=
 train_args=
 prompts=
-quantise="true false"
+output="continuous quantised masked"
 ceiling=true
 checkpoint=best
 order=embedding
@@ -217,7 +218,7 @@ fi
 
 if at 5 "separate ($test_sets)"; then
     launch -m pscodec.bin.separate --exp "$exp" --data "$data" --splits "$test_sets" --prompt "$prompts" \
-        --quantise "$quantise" --ceiling "$ceiling" --checkpoint "$checkpoint"
+        --output "$output" --ceiling "$ceiling" --checkpoint "$checkpoint"
 fi
 
 if at 6 "score"; then
