@@ -253,6 +253,16 @@ def test_separate_score_report(train, place):
     assert all(not torch.equal(a, b) for i, a in enumerate(wavs) for b in wavs[:i])
     cost = json.loads((el / "cost.json").read_text())
     assert cost["encoder"]["total"] > 0 and cost["separator"]["attention"] > 0
+    # what takes longest may be of some alone
+    few = ["--nj", "1", "--metrics", "stoi dnsmos", "--dnsmos", "1"]
+    evaluate_separation.main(["--exp", str(sepformer), *data, *few])
+    test = json.loads((sepformer / "summary.json").read_text())["splits"]["test"]
+    assert [(name, *(test[name].get(c, {}).get("n") for c in ("stoi", "dnsmos_ovrl"))) for name in test] == [
+        ("mixture", 2, 1),
+        ("reference", None, 1),
+        ("waveform", 2, 1),
+    ]
+    evaluate_separation.main(["--exp", str(sepformer), *data, *common])
     # what is scored is not scored again
     before = (el / "separated/test.none_continuous/scores.json").stat().st_mtime_ns
     evaluate_separation.main(["--exp", str(el), *data, *common])

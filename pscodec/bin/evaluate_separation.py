@@ -64,6 +64,7 @@ def parse(argv):
     )
     parser.add_argument("--nj", type=int, default=2, help="processes (%(default)s)")
     parser.add_argument("--max-mixtures", type=int, help="score at most so many a split, spread evenly")
+    parser.add_argument("--dnsmos", type=int, help="DNSMOS of at most so many mixtures a split, spread evenly")
     parser.add_argument("--rescore", action="store_true", help="forget the rows of earlier runs")
     args = parser.parse_args(argv)
     asked = args.metrics.replace(",", " ").split()
@@ -71,6 +72,8 @@ def parse(argv):
         raise UserError(f"unknown metric {min(unknown)}; there are: {' '.join(METRICS)}")
     if not args.splits.split() or args.nj < 1 or (args.max_mixtures is not None and args.max_mixtures < 1):
         raise UserError("--splits names at least one split; --nj and --max-mixtures must be at least 1")
+    if (args.dnsmos or 0) < 0:
+        raise UserError("--dnsmos must be at least 0")
     args.metrics = [name for name in METRICS if name in asked or "all" in asked]
     return args
 
@@ -111,11 +114,12 @@ def condition_rows(args, split, condition, names):
         "metrics": names,
         "order": args.order,
         "max_mixtures": args.max_mixtures,
+        "dnsmos": args.dnsmos,
         "mixtures": _stamp(args.data / split / "mixtures.tsv"),
         "estimates": _stamp(done),
     }
     old = _read(kept, wanted) if ranks.first() and not args.rescore else None
-    scored = score(args, split, condition, names, ranks.share(_chosen(args, split) if old is None else []))
+    scored = score(args, split, condition, ranks.share(_jobs(args, split, condition, names) if old is None else []))
     shares = ranks.gather(scored)
     if not ranks.first():
         return []
@@ -132,12 +136,16 @@ def _read(kept, wanted):
     return old.get("rows") if old.get("asked") == wanted else None
 
 
-def _chosen(args, split):
-    """Numbers of the mixtures to score."""
+def _jobs(args, split, condition, names):
+    """`[(mixture's number, names of its metrics)]` of a condition."""
     from pscodec.data.mixture import read_mixtures
 
     mixtures, _ = read_mixtures(args.data / split)
-    return spread(range(len(mixtures)), args.max_mixtures)
+    chosen = spread(range(len(mixtures)), args.max_mixtures)
+    heard = set(spread(chosen, args.dnsmos)) if "dnsmos" in names else set()  # what takes longest may be of some alone
+    if condition == REFERENCE:
+        return [(index, ["dnsmos"]) for index in sorted(heard)]
+    return [(index, [name for name in names if name != "dnsmos" or index in heard]) for index in chosen]
 
 
 def _stamp(path):
@@ -145,14 +153,14 @@ def _stamp(path):
     return f"{path.stat().st_size}:{path.stat().st_mtime_ns}" if path.is_file() else None
 
 
-def score(args, split, condition, names, chosen):
-    """The rows of the mixtures `chosen`, numbers, in a condition, in order."""
-    if not chosen or (condition == REFERENCE and "dnsmos" not in names):
+def score(args, split, condition, jobs):
+    """The rows of `jobs` in a condition, in order."""
+    if not jobs:
         return []
-    names = ["dnsmos"] if condition == REFERENCE else names
+    names = {name for _, names in jobs for name in names}
     start = (args.exp / "separated" / f"{split}.{condition}", args.data / split, names, args.order)
-    bar = {"desc": f"score {split}.{condition}", "total": len(chosen)}
-    done = progress(in_processes(_score, chosen, args.nj, _start_worker, start), **bar)
+    bar = {"desc": f"score {split}.{condition}", "total": len(jobs)}
+    done = progress(in_processes(_score, jobs, args.nj, _start_worker, start), **bar)
     return [{"split": split, "condition": condition, **row} for _, row in sorted(done, key=lambda pair: pair[0])]
 
 
@@ -166,9 +174,10 @@ def _start_worker(folder, data, names, order):
     _work = SeparationScorer(names, search(order)), MixtureDataset(data), folder, in_order(folder, order)
 
 
-def _score(index):
+def _score(job):
     from pscodec.data.audio import load_audio
 
+    index, names = job
     scorer, dataset, folder, ordered = _work
     item, rate = dataset[index], dataset.sample_rate
     utt, mix, refs = item["utt"], item["mix"], item["sources"]
@@ -182,7 +191,7 @@ def _score(index):
         hyps = torch.cat([load_audio(path, rate)[0] for path in paths])
         if hyps.shape != refs.shape:
             raise UserError(f"{folder}: {utt} has {hyps.shape[1]} samples, its sources {refs.shape[1]}; run stage 5")
-    scores, failures = scorer(*(x.double().numpy() for x in (mix[0], refs, hyps)), rate, ordered)
+    scores, failures = scorer(*(x.double().numpy() for x in (mix[0], refs, hyps)), rate, ordered, names)
     return {"utt": utt, "seconds": item["length"] / rate, **scores, "failures": failures}
 
 

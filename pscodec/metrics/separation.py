@@ -42,13 +42,15 @@ class SeparationScorer:
             except (ImportError, OSError) as error:
                 raise UserError(f"a metric cannot be loaded: {error}; leave it out with --metrics") from None
 
-    def __call__(self, mix, refs, hyps, sample_rate, ordered=False):
+    def __call__(self, mix, refs, hyps, sample_rate, ordered=False, names=None):
         """Score `hyps` `[S, L]` against `refs` `[S, L]`, their mixture being `mix` `[L]` (arrays).
 
-        The order is the one with the largest sum of SI-SDR, or STOI, unless they are `ordered` already. Returns
+        The order is the one with the largest sum of SI-SDR, or STOI, unless they are `ordered` already; `names`: some
+        of the metrics alone. Returns
         `(scores, failures)`: `{column: mean over the sources where it is defined}` and `{column: reason}` of those that
         are defined for no source.
         """
+        names = self.names if names is None else names
         values, failures = defaultdict(list), {}
         if not ordered:
             hyps = hyps[best_order(refs, hyps, self.order, sample_rate)]
@@ -60,7 +62,7 @@ class SeparationScorer:
         }
         for ref, hyp in zip(refs, hyps, strict=True):
             for name, function in plain.items():
-                if name not in self.names:
+                if name not in names:
                     continue
                 try:
                     value = function(ref, hyp, sample_rate)
@@ -69,12 +71,12 @@ class SeparationScorer:
                     values[name].append(value)
                 except MetricError as error:
                     failures[name] = str(error)
-            if self.dnsmos:
+            if "dnsmos" in names:
                 try:
                     for part, value in self.dnsmos(hyp, sample_rate).items():
                         values[f"dnsmos_{part}"].append(value)
                 except MetricError as error:
                     failures["dnsmos"] = str(error)
-        scores = {column: float(np.mean(values[column])) for column in columns(self.names) if values[column]}
+        scores = {column: float(np.mean(values[column])) for column in columns(names) if values[column]}
         failed = {c: why for name, why in failures.items() for c in columns([name]) if c not in scores}
         return scores, failed

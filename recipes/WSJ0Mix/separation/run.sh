@@ -48,6 +48,7 @@
 #   --order embedding|si_sdr|stoi  what tells which estimate is whose: the distance of the embeddings, or the best order
 #                                  of a score. si_sdr is the papers', but a codec that keeps no phases leaves it nothing
 #                                  to tell talkers by; separators of waveforms are ordered by it  (embedding)
+#   --dnsmos N                     test mixtures a set that DNSMOS scores, spread evenly         (mini: 10; else all)
 #   --compare "EXP EXP"            other experiments for the tables of stage 7
 #   --nj N                         processes                                                     (all cores)
 #   --ngpu N                       GPUs; stages 3 to 6 share their work over so many processes   (1)
@@ -89,6 +90,7 @@ output="continuous quantised masked"
 ceiling=true
 checkpoint=best
 order=embedding
+dnsmos=
 compare=
 nj=$(nproc)
 ngpu=1
@@ -114,6 +116,7 @@ exp=${exp:-exp/$(basename "$config" .yaml)_$(basename "$data")}
 train_set=${train_set:-train}
 dev_set=${dev_set:-dev}
 test_sets=${test_sets:-$tests}
+[ "$corpus" != mini ] || dnsmos=${dnsmos:-10}   # its seconds are most of stage 6
 prompts=${prompts:-$([ "$corpus" = mini ] && echo none || echo estimate enrol none)}
 presets=()
 if [ "$preset" != paper ]; then
@@ -223,7 +226,7 @@ fi
 
 if at 6 "score"; then
     launch -m pscodec.bin.evaluate_separation --exp "$exp" --data "$data" --splits "$test_sets" \
-        --nj $(((nj + ngpu - 1) / ngpu)) --order "$order"
+        --nj $(((nj + ngpu - 1) / ngpu)) --order "$order" ${dnsmos:+--dnsmos "$dnsmos"}
 fi
 
 if at 7 "report"; then
