@@ -1,6 +1,7 @@
 """LaDiffCodec: what it is made of, what it learns from, and files of the codec that it decodes."""
 
 import math
+import runpy
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from conftest import ROOT, make_experiment
 
 from pscodec import cli
 from pscodec.brains.start import start_from
+from pscodec.data.kaldi import Utterance, write_data_dir
 from pscodec.inference import load_codec
 from pscodec.layers.unet import UNet
 from pscodec.models.ladiffcodec import Upsampler
@@ -369,3 +371,36 @@ def test_every_configuration_learns_and_all_of_it(encodec, name):
         codec.eval().sampling = Sampling("dpm", steps=1)
         codes = codec.encode(wav)
         assert codes.shape == (2, codec.n_q, wav.shape[2] // 320) and codec.decode(codes, {}).shape == wav.shape
+
+
+# ---- the bench of windows
+
+
+def test_the_seam_of_windows_is_measured(tmp_path, discrete, capsys):
+    """Of a network that looks a few frames around, windows change next to nothing; two samples are far apart."""
+    text = text_of(discrete, **{"codec.window": 1.0, "codec.overlap": 0.25})
+    codec = codec_of(discrete, **{"codec.window": 1.0, "codec.overlap": 0.25})
+    start_from(codec, {"discrete": str(discrete)}, text)
+    exp = tmp_path / "exp"
+    exp.mkdir()
+    (exp / "hyperparams.yaml").write_text(text)
+    AtomicCheckpointer(exp / "save", {"codec": codec}).save_checkpoint({"step": 1, "score": 1.0})
+    read = [soundfile.read(path) for path in sorted((ROOT / "docs/samples").glob("*.0.ogg"))]
+    wav, rate, utterances = np.concatenate([wav for wav, _ in read]), read[0][1], []
+    for i in range(4):
+        soundfile.write(tmp_path / f"{i}.wav", wav[i * rate : (i + 1) * rate], rate)
+        utterances.append(Utterance(f"{i}", f"speaker{i % 2}", str(tmp_path / f"{i}.wav"), 1.0))
+    write_data_dir(tmp_path / "data", utterances)
+    bench = runpy.run_path(str(ROOT / "tools/bench/diffusion_seam.py"))["main"]
+    options = ["--exp", exp, "--data", tmp_path / "data", "--sampler", "dpm", "--steps", "2"]
+    bench([str(x) for x in (*options, "--seconds", 2, "--number", 2)])
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "2 recordings of 2 s, windows of 1.00 s that share 0.25 s"
+    found = {name.strip(): float(rest[52:].split()[0]) for rest in lines for name in [rest[:52]]}
+    assert 0 < found["windows from one, where they overlap"] < found["one from another sample"]
+    assert found["windows from one, elsewhere"] < found["one from another sample"]
+    assert found["PESQ, windows"] >= 1 and found["STOI, one"] < 1
+    with pytest.raises(SystemExit, match="1 speakers|0 speakers"):
+        bench([str(x) for x in (*options, "--seconds", 9, "--number", 2)])
+    with pytest.raises(SystemExit, match="is one window"):
+        bench([str(x) for x in (*options, "--seconds", 0.9, "--number", 1)])
