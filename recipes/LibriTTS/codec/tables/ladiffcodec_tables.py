@@ -41,8 +41,8 @@ SAMPLERS = {  # how each is asked for, and evaluations of the network for one sa
         for n in (1, 2, 5, 10, 20)
     },
 }
-COLUMNS = {"pesq": "PESQ", "stoi": "STOI", "visqol": "ViSQOL", "dnsmos_ovrl": "DNSMOS", "secs": "SECS"}
-PAIRED = ("pesq", "stoi")  # of which differences, utterance by utterance, are told, too
+COLUMNS = {"pesq": "PESQ", "stoi": "STOI", "visqol": "ViSQOL", "dnsmos_ovrl": "DNSMOS", "wer": "WER", "secs": "SECS"}
+PAIRED = ("pesq", "stoi", "visqol", "dnsmos_ovrl", "wer")  # of which differences by utterance are told, too
 SECONDS = 3.2  # of the sample that is timed, as the paper's
 
 
@@ -154,7 +154,13 @@ def table_samplers(args, exp):
             cells += ["-" if rows is own else signed(differences(rows, own, column, split)) for column in PAIRED]
             n = sum(row["split"] == split for row in rows)
             lines.append([name, split, str(n), *cells, str(evaluations), took])
-    return lines
+    return told(lines)
+
+
+def told(lines):
+    """A table without the columns of which nothing is known."""
+    kept = [i for i in range(len(lines[0])) if any(line[i].strip("+-") for line in lines[1:])]
+    return [[line[i] for i in kept] for line in lines]
 
 
 def differences(rows, others, name, split):
@@ -204,7 +210,7 @@ def parse(argv):
     parser.add_argument("--data", type=Path)
     parser.add_argument("--test-sets", default="")
     parser.add_argument("--max-utts", type=int, default=50)
-    parser.add_argument("--metrics", default="pesq stoi visqol dnsmos")
+    parser.add_argument("--metrics", default="pesq stoi visqol dnsmos", help="of table samplers (%(default)s); also wer")
     parser.add_argument("--samplers", default=" ".join(SAMPLERS), help="of table samplers (%(default)s)")
     parser.add_argument("--taus", default=" ".join(map(str, TAUS)))
     parser.add_argument("--gammas", default=" ".join(f"{gamma:g}" for gamma in GAMMAS))
