@@ -9,6 +9,7 @@ the talkers. Shapes: S sources, D latent_dim, T frames, L samples.
 """
 
 import contextlib
+import itertools
 import math
 from pathlib import Path
 
@@ -100,7 +101,6 @@ class Unmixer:
         there = Resampler(sample_rate, self.sample_rate)
         back = Resampler(self.sample_rate if masked else self._rate_out, sample_rate)
         count = given = 0
-        heard = []  # of the recording, at the separator's rate, what has not been masked yet
 
         def arriving():
             nonlocal count
@@ -109,14 +109,9 @@ class Unmixer:
                 yield there.push(block)
             yield there.push(torch.zeros(1, 0), last=True)
 
-        def recorded():
-            for block in arriving():
-                if masked:
-                    heard.append(block)
-                yield block
-
+        mix, heard = itertools.tee(arriving()) if masked else (arriving(), None)
         window, overlap = (round(s * self.sample_rate / self.step) * self.step for s in (WINDOW, OVERLAP))
-        voices = self._voices(windows(recorded(), window, window - overlap), overlap, peak)
+        voices = self._voices(windows(mix, window, window - overlap), overlap, peak)
         for piece in self._masked(voices, heard) if masked else voices:
             piece = back.push(piece.cpu())[:, : count - given]  # the codec's last frame may be longer
             given += piece.shape[-1]
@@ -140,13 +135,13 @@ class Unmixer:
         yield from (wav[:, 0].float() / scale for wav in self._decoded(z))
 
     def _masked(self, voices, heard):
-        """`voices`, blocks `[S, n]` at `_rate_out` -> the recording's blocks in `heard`, masked by them, `[S, m]`."""
+        """Blocks `heard` of the recording, `[1, n]`, masked by `voices`, `[S, n]` at `_rate_out`: blocks `[S, m]`."""
         masks, at_mix = Masks(self.sample_rate), Resampler(self._rate_out, self.sample_rate)
         mix = torch.zeros(1, 0)
         for piece, last in with_last(voices):
             piece = at_mix.push(piece.cpu(), last)
-            mix = torch.cat([mix, *heard], 1)
-            heard.clear()
+            while mix.shape[1] < piece.shape[1] and (block := next(heard, None)) is not None:
+                mix = torch.cat([mix, block], 1)
             n = min(piece.shape[1], mix.shape[1])  # the codec's last frame may be longer
             yield masks.push(mix[:, :n], piece[:, :n], last)
             mix = mix[:, n:]
