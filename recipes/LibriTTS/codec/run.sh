@@ -35,7 +35,8 @@
 #   --entropy true|false           after training, train a language model of the codec's codes into EXP/entropy, and entropy
 #                                  code in stage 5, which then says what that saves               (false)
 #   --entropy-args "..."           options for train_language.py                                 (none)
-#   --side-tokens true|false       after training, learn few tokens for what prompts send (bin/learn_side); stage 5 sends these   (false)
+#   --side-tokens true|false       after training, learn few tokens for what prompts send (bin/learn_side); stage 5 sends these
+#                                                                                                (mini: true for conf/pscodec_frames.yaml, else false)
 #   --decode-args "..."            options for bin/decode in stage 5: --sampler dpm --steps 10 of LaDiffCodec    (none)
 #   --checkpoint best|last         what stage 5 decodes                                          (best)
 #   --compare "A B:1"              codecs for stages 5 to 7 beside this one: experiments or released ones; :K, of K codebooks
@@ -60,7 +61,7 @@ corpus=mini
 parts=
 test_speakers=
 max_dev=
-side_tokens=false
+side_tokens=
 config=
 preset=
 exp=
@@ -103,7 +104,11 @@ esac
 [ "$controls" != unset ] || controls=$wrong
 if [ "$corpus" = mini ]; then
     config=${config:-conf/pscodec_frames.yaml}
-    [ "$(basename "$config")" = pscodec_frames.yaml ] && preset=${preset:-frames} || preset=${preset:-mini}
+    if [ "$(basename "$config")" = pscodec_frames.yaml ]; then
+        preset=${preset:-frames} side_tokens=${side_tokens:-true}
+    else
+        preset=${preset:-mini}
+    fi
 fi
 config=${config:-conf/pscodec_base.yaml}
 preset=${preset:-paper}
