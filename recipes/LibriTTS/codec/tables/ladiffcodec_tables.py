@@ -210,7 +210,9 @@ def parse(argv):
     parser.add_argument("--data", type=Path)
     parser.add_argument("--test-sets", default="")
     parser.add_argument("--max-utts", type=int, default=50)
-    parser.add_argument("--metrics", default="pesq stoi visqol dnsmos", help="of table samplers (%(default)s); also wer")
+    parser.add_argument(
+        "--metrics", default="pesq stoi visqol dnsmos", help="of table samplers (%(default)s); also wer"
+    )
     parser.add_argument("--samplers", default=" ".join(SAMPLERS), help="of table samplers (%(default)s)")
     parser.add_argument("--taus", default=" ".join(map(str, TAUS)))
     parser.add_argument("--gammas", default=" ".join(f"{gamma:g}" for gamma in GAMMAS))
