@@ -11,6 +11,7 @@ intervals.
 """
 
 import argparse
+import itertools
 from pathlib import Path
 
 import torch
@@ -88,9 +89,11 @@ def compare(coder, wav):
         whole, another = model.generate(heard), model.generate(heard, other)
     finally:
         model.window = window
-    seam = torch.zeros(heard.shape[-1], dtype=torch.bool)
-    for start in range(window - shared, heard.shape[-1] - shared, window - shared):
-        seam[start : start + shared] = True
+    length = heard.shape[-1]
+    seam = torch.zeros(length, dtype=torch.bool)
+    starts = [min(start, length - window) for start in range(0, length - shared, window - shared)]
+    for one, following in itertools.pairwise(starts):  # the last window ends with the recording
+        seam[following : one + window] = True
     apart = (pieces - whole).square().mean((0, 1)).sqrt().cpu()
     steps = {
         name: (z[..., 1:] - z[..., :-1]).square().mean((0, 1)).sqrt().cpu()
