@@ -159,8 +159,11 @@ def estimates(experiment, item, sources, ways, enrolled, ceiling):
     prompts, outputs = ways
     z_hat, z_sources, scale = experiment.embed(item)
     for prefix, z in (("", z_hat), (CEILING, z_sources))[: 1 + ceiling]:
-        for output in outputs:
-            how = (item["length"], scale, output == "quantised")
+        for quantised in (False, True):
+            wanted = [output for output in outputs if (output == "quantised") == quantised]
+            if not wanted:
+                continue
+            how = (item["length"], scale, quantised)
             plain = experiment.frozen.decode(z, {}, *how)[0]
             estimated = experiment.side(plain, experiment.sample_rate) if set(prompts) != {"none"} else {}
             for prompt in prompts:
@@ -169,9 +172,11 @@ def estimates(experiment, item, sources, ways, enrolled, ceiling):
                     known = stack([enrolled[utt] for utt in sources])
                     side = known if prefix else nearest(estimated, known)
                 wavs = plain if prompt == "none" else experiment.frozen.decode(z, side, *how)[0]
-                if output == "masked":
-                    wavs = Masks(experiment.sample_rate).push(item["mix"], wavs.cpu(), last=True)
-                yield f"{prefix}{prompt}_{output}", wavs
+                for output in wanted:
+                    heard = wavs
+                    if output == "masked":
+                        heard = Masks(experiment.sample_rate).push(item["mix"], wavs.cpu(), last=True)
+                    yield f"{prefix}{prompt}_{output}", heard
 
 
 class Enrolled:
