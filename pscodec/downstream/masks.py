@@ -10,6 +10,13 @@ SHIFTS = 4  # windows that cover a sample
 FLOOR = 1e-8  # where nobody speaks, all share what is there
 
 
+def masked(mix, voices, sample_rate):
+    """Mixtures `[B, 1, L]`, each divided among its talkers by estimates of them `[B, S, L]`: `[B, S, L]`, with
+    gradients."""
+    pairs = zip(mix, voices, strict=True)
+    return torch.stack([Masks(sample_rate).push(one, estimates, last=True) for one, estimates in pairs])
+
+
 class Masks:
     """A mixture's spectrum, divided among its talkers by the magnitudes of their estimates: |V_s| / sum |V|.
 

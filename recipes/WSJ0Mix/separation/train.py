@@ -130,7 +130,7 @@ def main(argv=None):
     frozen = FrozenCodec(coder.model, hp["sample_rate"], hp["normalise"]) if coder else None
     if separator.domain != "embedding" and not hp["coded_mixtures"]:
         frozen = None
-    system = join(separator, frozen, hp["quantise"])
+    system = join(separator, frozen, hp["quantise"], hp["masked"])
 
     if args.device == "cpu":
         keep_memory()
