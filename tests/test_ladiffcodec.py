@@ -93,6 +93,25 @@ def test_the_unet_takes_any_length_and_heeds_all_that_it_is_told(by, frames):
         UNet(3, 5, by="add")
 
 
+def test_levels_above_attend_from_hear_their_neighbours_alone():
+    torch.manual_seed(0)
+    x, t = torch.randn(1, 3, 400), torch.tensor([300])
+
+    def reach(attend_from):
+        unet = UNet(3, 3, widths=(8, 8), middle=8, attend_from=attend_from)
+        unet.middle = torch.nn.Identity()
+        unet.middle.forward = lambda x, *rest: x
+        torch.nn.init.normal_(unet.last.weight)
+        for module in unet.modules():  # whose statistics are of all frames
+            if isinstance(module, torch.nn.GroupNorm):
+                module.forward = lambda x: x
+        moved = x.clone()
+        moved[..., 0] += 1
+        return (unet(moved, t, x) - unet(x, t, x)).abs().amax(1)[0]
+
+    assert reach(0)[200:].any() and reach(1)[200:].any() and not reach(2)[200:].any()
+
+
 def test_an_upsampled_frame_lies_between_minus_one_and_one():
     torch.manual_seed(0)
     upsampler = Upsampler(4, 6, [2, 3])

@@ -19,28 +19,32 @@ class UNet(nn.Module):
 
     `widths`: channels of the levels, of which each halves the rate of the one before; `middle`: at the lowest of them.
     A `Block` a level on the way down, one in the middle, one a level on the way up, which sees what the first left.
+    Attention costs the square of T: levels above `attend_from`, counted from 0, the input's rate, leave it out.
     `by`: `stack` puts the condition beside the input; `film` scales and shifts every block with it.
     Raises ValueError for another word.
     """
 
-    def __init__(self, dim, condition, widths=(128, 256, 256, 512, 512), middle=512, heads=4, by="stack"):
+    def __init__(
+        self, dim, condition, widths=(128, 256, 256, 512, 512), middle=512, heads=4, by="stack", attend_from=0
+    ):
         super().__init__()
         if by not in ("stack", "film"):
             raise ValueError(f"the condition comes in by stack or film, not {by!r}")
         self.dim, self.by, self.fold = dim, by, 2 ** (len(widths) - 1)
-        knows = {"time": 4 * widths[0], "heads": heads, "film": condition if by == "film" else 0}
+        knows = {"time": 4 * widths[0], "film": condition if by == "film" else 0}
+        heads_at = [heads if level >= attend_from else 0 for level in range(len(widths))]
         self.time = Time(widths[0], knows["time"])
         self.first = conv(dim + (condition if by == "stack" else 0), widths[0], 7, weight_norm=False, gain=0.7)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.downsamplers, self.upsamplers = nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
-            self.down.append(Block(widths[max(0, level - 1)], width, **knows))
+            self.down.append(Block(widths[max(0, level - 1)], width, heads=heads_at[level], **knows))
             last = level == len(widths) - 1
             self.downsamplers.append(nn.Identity() if last else conv(width, width, 4, 2, weight_norm=False, gain=0.7))
-        self.middle = Block(widths[-1], middle, **knows)
+        self.middle = Block(widths[-1], middle, heads=heads, **knows)
         below = middle
         for level, width in reversed(list(enumerate(widths))):
-            self.up.append(Block(below + width, width, **knows))
+            self.up.append(Block(below + width, width, heads=heads_at[level], **knows))
             self.upsamplers.append(upsample(width, width, 2, weight_norm=False, gain=0.7) if level else nn.Identity())
             below = width
         self.norm = _norm(below)
@@ -83,7 +87,7 @@ class Time(nn.Module):
 
 
 class Block(nn.Module):
-    """Three convolutions and attention, each beside a shortcut. `[B, i, T]` -> `[B, o, T]`.
+    """Three convolutions and attention of `heads` (0: none), each beside a shortcut. `[B, i, T]` -> `[B, o, T]`.
 
     `time`: channels of the time, which is added after the first convolution; `film`: of the condition (0: none), which
     then scales and shifts there, at the block's rate.
@@ -98,8 +102,8 @@ class Block(nn.Module):
         self.time = nn.Linear(time, o)
         self.film = conv(film, 2 * o, 1, weight_norm=False, gain=0.1) if film else None
         self.shortcut = conv(i, o, 1, weight_norm=False, gain=0.7) if i != o else nn.Identity()
-        self.attention_norm = _norm(o)
-        self.attention = SelfAttention(o, heads)
+        self.attention_norm = _norm(o) if heads else None
+        self.attention = SelfAttention(o, heads) if heads else None
 
     def forward(self, x: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
         y = x
@@ -111,6 +115,8 @@ class Block(nn.Module):
                     scale, shift = self.film(F.adaptive_avg_pool1d(condition, y.shape[-1])).chunk(2, 1)
                     y = (1 + scale) * y + shift
         x = self.shortcut(x) + y
+        if self.attention is None:
+            return x
         return x + self.attention(self.attention_norm(x).transpose(1, 2)).transpose(1, 2)
 
 

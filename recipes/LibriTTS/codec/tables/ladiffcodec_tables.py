@@ -109,7 +109,7 @@ def table_1(args):
             more = {"discrete": str(discrete), "codec.n_q": k, "codec.upsampler.strides": f"[{upsample}]"}
             more["codec.upsampler.i"] = str(width)
             exp = train(args, f"{row['row']}_{k}", config, fit | more, parent)
-            cells.append(format_mean(mean(scored(args, exp, exp / "scored"), "pesq")))
+            cells.append(format_mean(mean(scored(args, exp, exp / "scored", args.sampling), "pesq")))
         lines += [[f"[{', '.join(strides)}]", "paper", *(row[k] for k in N_Q)], ["", "ours", *cells]]
     own = [scored(args, discrete, args.out / f"own_{k}", f"--n-q {k}") for k in N_Q]
     lines.append(["EnCodec's own decoder", "ours", *(format_mean(mean(found, "pesq")) for found in own)])
@@ -203,6 +203,7 @@ def parse(argv):
     parser.add_argument("--parent", help="its autoencoder's experiment, scored beside it")
     parser.add_argument("--discrete", help="trained discrete codec of table 1")
     parser.add_argument("--rows", default="", help="rows of table 1 (all)")
+    parser.add_argument("--sampling", default="", help="how table 1 decodes: '--sampler dpm --steps 2' (midway)")
     parser.add_argument("--corpus", default="mini")
     parser.add_argument("--preset", default="")
     parser.add_argument("--budget", type=int, help="steps of each training of table 1")
