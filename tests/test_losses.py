@@ -9,7 +9,9 @@ from pscodec.features import LogMel, stft
 from pscodec.losses.adversarial import FeatureMatching, HingeGenerator, hinge_discriminator
 from pscodec.losses.balancer import Balancer
 from pscodec.losses.base import ModelLoss, WeightedSum
+from pscodec.losses.intelligibility import Intelligibility
 from pscodec.losses.spectral import MultiMelL1, MultiMelL1L2, MultiSTFTL1, WavL1
+from pscodec.metrics.stoi import stoi as measured_stoi
 from pscodec.types import CodecOutput, Evidence, Judged
 
 
@@ -189,3 +191,31 @@ def test_the_stft_loss_of_what_is_e_times_as_loud_is_one():
     evidence = Evidence(wav, CodecOutput(math.e * wav, None, {}, {}))
     assert MultiSTFTL1(floor=1e-9)(evidence).item() == pytest.approx(1, abs=1e-4)
     assert MultiSTFTL1(floor=1e4)(evidence).item() == 0, "all of it lies below the floor"
+
+
+@pytest.mark.parametrize("snr", [20, 5, -5])
+def test_intelligibility_is_what_stoi_leaves(snr):
+    torch.manual_seed(0)
+    t = torch.arange(2 * 24000) / 24000
+    wav = 0.1 * torch.randn(len(t)) * (1 + 0.8 * (2 * math.pi * 3 * t).sin())
+    noise = torch.randn(len(t))
+    wav_hat = wav + noise * wav.std() / noise.std() * 10 ** (-snr / 20)
+    loss = Intelligibility()(heard(wav[None, None], wav_hat[None, None])).item()
+    assert 1 - loss == pytest.approx(measured_stoi(wav.numpy(), wav_hat.numpy(), 24000), abs=0.03)
+    pause = torch.zeros(1, 1, 72000)
+    with_pause = (torch.cat([pause, signal[None, None]], 2) for signal in (wav, wav_hat))
+    assert Intelligibility()(heard(*with_pause)).item() == pytest.approx(loss, rel=0.2)
+    assert Intelligibility()(heard(wav[None, None], 0.3 * wav[None, None])).item() < 0.01
+
+
+def test_intelligibility_leads_back_to_what_was_coded():
+    torch.manual_seed(0)
+    wav = torch.randn(2, 1, 12000) * torch.linspace(0, 20, 12000).sin()
+    heard_as = torch.nn.Parameter(torch.randn(2, 1, 12000))
+    optimizer, losses = torch.optim.Adam([heard_as], lr=0.05), []
+    for _ in range(20):
+        losses.append(Intelligibility()(heard(wav, heard_as)))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert heard_as.grad.isfinite().all() and losses[-1] < 0.6 * losses[0]

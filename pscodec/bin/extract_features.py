@@ -18,12 +18,14 @@ import functools
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from ruamel.yaml import YAML
 
 from pscodec.data.archive import Archive
 from pscodec.data.audio import load_audio, resample
@@ -33,6 +35,7 @@ from pscodec.utils import ranks
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
 from pscodec.utils.hparams import build_only, compose, resolve
+from pscodec.utils.options import parse_overrides
 from pscodec.utils.processes import Workers
 from pscodec.utils.progress import progress
 
@@ -56,9 +59,13 @@ class Settings:
         return tuple(kind for kind in self.wanted if self.campplus or kind != "xvector")
 
 
-def seen_by(config, presets):
-    """The `wanted` features and the `sample_rate` of the codec that `config` under `presets` describes."""
-    codec = build_only(resolve(compose(config, presets)), "codec")
+def seen_by(config, presets, train_args=""):
+    """The `wanted` features and the `sample_rate` of the codec that `config` under `presets` describes, and the options
+    `train_args`, of which those that are no keys are train.py's own."""
+    text = compose(config, presets)
+    _, given = parse_overrides(argparse.ArgumentParser(add_help=False), shlex.split(train_args))
+    keys = YAML().load(text)
+    codec = build_only(resolve(text, {key: v for key, v in given.items() if key in keys or "." in key}), "codec")
     needed = set().union(*(NEEDED[name] for name in codec.sees))
     return {"wanted": tuple(kind for kind in KINDS if kind in needed), "sample_rate": codec.sample_rate}
 
@@ -230,13 +237,14 @@ def main(argv=None):
     parser.add_argument("--nj", type=int, default=1, help="processes")
     parser.add_argument("--config", type=Path, help="only what the codec of this configuration sees, at its rate")
     parser.add_argument("--preset", action="append", default=[], help="YAML of scalars laid over it; may be repeated")
+    parser.add_argument("--train-args", default="", help="options that train.py will get, in one word")
     parser.add_argument("--sample-rate", type=int, default=24000, help="of the log-Mel, Hz, without --config")
     parser.add_argument("--compress", action="store_true", help="Kaldi's lossy compression, a quarter of the size")
     parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")
     args = parser.parse_args(argv)
     settings = Settings(args.sample_rate, args.campplus, args.compress)
     if args.config:
-        settings = replace(settings, **seen_by(args.config, args.preset))
+        settings = replace(settings, **seen_by(args.config, args.preset, args.train_args))
         if not settings.wanted:
             print(f"{args.config.name}: its codec sees no features of a recording, so none are made")
             return

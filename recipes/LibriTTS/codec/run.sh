@@ -167,8 +167,8 @@ fi
 if at 2 "features"; then
     dirs=()
     for split in $train_set $dev_set $test_sets; do [ ! -d "$data/$split" ] || dirs+=("$data/$split"); done
-    launch -m pscodec.bin.extract_features --data-dir "${dirs[@]}" --config "$config" "${presets[@]}" --campplus "$campplus" \
-        --nj "$nj_each" "${pipes[@]}"
+    launch -m pscodec.bin.extract_features --data-dir "${dirs[@]}" --config "$config" "${presets[@]}" --train-args="$train_args" \
+        --campplus "$campplus" --nj "$nj_each" "${pipes[@]}"
 fi
 
 train() { # config experiment [options]
