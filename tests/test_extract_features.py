@@ -244,3 +244,15 @@ def test_xvector_is_campplus_of_the_whole_utterance(three, campplus_path):
     assert np.allclose(xvector["u00"], wanted.numpy(), atol=1e-4)
     assert extract(three, settings) == (0, 3, {})
     assert extract(three, Settings()) == (0, 3, {}) and (three / "xvector.scp").exists()
+
+
+def test_what_a_codec_sees_heeds_the_options_of_its_training():
+    conf = ROOT / "recipes/LibriTTS/codec/conf"
+    assert extract_features.seen_by(conf / "pscodec_base.yaml", []) == {
+        "wanted": ("fbank", "mel", "xvector"),
+        "sample_rate": 24000,
+    }
+    words = "--sample_rate 16000 --device cpu --codec.vpp_enc null"
+    assert extract_features.seen_by(conf / "pscodec_base.yaml", [], words) == {"wanted": ("mel",), "sample_rate": 16000}
+    with pytest.raises(UserError, match="nowhere"):
+        extract_features.seen_by(conf / "ladiffcodec.yaml", [], "--discrete exp/nowhere")

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 from conftest import copy_voices
-from test_recipe import TINY, run_sh
+from test_recipe import TINY, run_sh, words
 
 from pscodec.bin import decode
 from pscodec.inference import load_codec
@@ -15,7 +15,7 @@ from pscodec.utils.errors import UserError
 
 TRAIN = TINY | {"total_steps": 4, "steps_per_epoch": 2, "ckpt_interval_steps": 2, "latent_dim": 8, "width": 2}
 del TRAIN["quantize_start"]  # its autoencoder has no quantizer
-TRAIN |= {"unet_widths": "[8,8]", "unet_middle": 8, "adversarial_segment": 0}
+TRAIN |= {"unet_widths": "[8,8]", "unet_middle": 8, "unet_dim": 8, "adversarial_segment": 0}
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,22 @@ def test_table_1_says_what_it_trains(recipe, tmp_path, monkeypatch):
         for word in (*row["strides"].split(), *row["upsample"].strip("-").split()):
             product *= int(word)
         assert product == 320
+
+
+def test_table_1_trains_a_row_and_scores_it(recipe, place, monkeypatch):
+    monkeypatch.syspath_prepend(str(recipe / "tables"))
+    tables = importlib.import_module("ladiffcodec_tables")
+    train = TRAIN | {"codebook_size": 16, "unet_dim": 4}
+    for key in ("total_steps", "steps_per_epoch", "ckpt_interval_steps", "decoder_width", "melp_width"):
+        train.pop(key)
+    options = {"corpus": place / "corpus", "preset": "mini", "out": place / "table1", "data": place / "data"}
+    options |= {"tables": "1", "rows": "s2_4_5_8", "budget": 4, "max-utts": 1, "test-sets": "test"}
+    options |= {"sampling": "--sampler dpm --steps 1", "train-args": " ".join(words(train))}
+    options |= {"run-args": f"--data {place / 'data'} --downloads {place / 'downloads'} --nj 1"}
+    tables.main(words(options))
+    lines = (place / "table1/tables.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[2:-1]] for line in lines if "ours" in line]
+    assert len(cells) == 2 and all(float(cell) >= 1 for row in cells for cell in row[1:])
 
 
 def test_tables_refuse_what_is_not_there(recipe, monkeypatch):

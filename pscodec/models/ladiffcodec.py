@@ -83,6 +83,10 @@ class LaDiffCodec(Codec):
         if not 0 <= 2 * self.shared <= self.window:
             raise ValueError("windows overlap by at most a half")
         channels = latent_dim or unet.dim
+        if unet.dim > channels:
+            raise ValueError(
+                f"a U-Net of {unet.dim} principal components (unet_dim) of {channels} latents (latent_dim)"
+            )
         self.register_buffer("mean", torch.zeros(channels, 1))
         self.register_buffer("analysis", torch.eye(unet.dim, channels))
         self.register_buffer("synthesis", torch.eye(channels, unet.dim))
