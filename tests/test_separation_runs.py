@@ -254,6 +254,13 @@ def test_separate_score_report(train, place):
     cost = json.loads((el / "cost.json").read_text())
     assert cost["encoder"]["total"] > 0 and cost["separator"]["attention"] > 0
     # what takes longest may be of some alone
+    # where one condition is written again, it alone is scored again, with the same result
+    rows = (el / "scores.tsv").read_text()
+    (el / "separated/test.none_masked/scores.json").unlink()
+    kept = (el / "separated/test.none_continuous/scores.json").stat().st_mtime_ns
+    evaluate_separation.main(["--exp", str(el), *data, *common])
+    assert (el / "scores.tsv").read_text() == rows
+    assert (el / "separated/test.none_continuous/scores.json").stat().st_mtime_ns == kept
     few = ["--nj", "1", "--metrics", "stoi dnsmos", "--dnsmos", "1"]
     evaluate_separation.main(["--exp", str(sepformer), *data, *few])
     test = json.loads((sepformer / "summary.json").read_text())["splits"]["test"]
@@ -371,6 +378,10 @@ def test_estimates_without_phases_are_told_apart_by_stoi():
     loudness = np.stack([1 + np.sin(2 * np.pi * 3 * t), 1 - np.sin(2 * np.pi * 3 * t)])
     refs, hyps = loudness * rng.standard_normal((2, 32000)), loudness[::-1] * rng.standard_normal((2, 32000))
     by_stoi = SeparationScorer(["stoi"], "stoi")(refs.sum(0), refs, hyps, 8000)[0]["stoi"]
+    floors = {}
+    for _ in range(2):
+        gain = SeparationScorer(["stoi"])(refs.sum(0), refs, refs, 8000, ordered=True, floors=floors)[0]["stoii"]
+        assert gain == pytest.approx(1 - np.mean(list(floors.values()))) and set(floors) == {("stoi", 0), ("stoi", 1)}
     in_place = SeparationScorer(["stoi"])(refs.sum(0), refs, hyps, 8000, ordered=True)[0]["stoi"]
     turned = SeparationScorer(["stoi"])(refs.sum(0), refs, hyps[::-1], 8000, ordered=True)[0]["stoi"]
     assert by_stoi == turned > in_place + 0.3

@@ -41,8 +41,7 @@ def main(argv=None):
     names = args.metrics
     rows, rate = [], None
     for split in args.splits.split():
-        for condition in conditions(args.exp / "separated", split):
-            rows += condition_rows(args, split, condition, names)
+        rows += split_rows(args, split, names)
         rate = json.loads((args.data / split / "mixtures.json").read_text(encoding="utf-8"))["sample_rate"]
     if not ranks.first():
         return
@@ -103,31 +102,37 @@ def conditions(separated, split):
     return [MIXTURE, REFERENCE, *found]
 
 
-def condition_rows(args, split, condition, names):
-    """The rows of a condition, from its folder where it has been scored already with these metrics and mixtures.
+def split_rows(args, split, names):
+    """The rows of a split's conditions, from the folders of those that have been scored already with these metrics and
+    mixtures.
 
     All of them in the first process, none in the others.
     """
-    folder = args.exp / "separated" / f"{split}.{condition}"
-    done, kept = folder / "done.json", folder / "scores.json"
-    wanted = {
-        "metrics": names,
-        "order": args.order,
-        "max_mixtures": args.max_mixtures,
-        "dnsmos": args.dnsmos,
-        "mixtures": _stamp(args.data / split / "mixtures.tsv"),
-        "estimates": _stamp(done),
-    }
-    old = _read(kept, wanted) if ranks.first() and not args.rescore else None
-    scored = score(args, split, condition, ranks.share(_jobs(args, split, condition, names) if old is None else []))
-    shares = ranks.gather(scored)
+    folder, asked, rows = args.exp / "separated", {}, {}
+    for condition in conditions(folder, split):
+        asked[condition] = {
+            "metrics": names,
+            "order": args.order,
+            "max_mixtures": args.max_mixtures,
+            "dnsmos": args.dnsmos,
+            "mixtures": _stamp(args.data / split / "mixtures.tsv"),
+            "estimates": _stamp(folder / f"{split}.{condition}" / "done.json"),
+        }
+        kept = None if args.rescore else _read(folder / f"{split}.{condition}/scores.json", asked[condition])
+        if kept is not None:
+            rows[condition] = kept
+    anew = [condition for condition in asked if condition not in rows]
+    shares = ranks.gather(score(args, split, ranks.share(_jobs(args, split, anew, names))))
     if not ranks.first():
         return []
-    if old is not None:
-        return old
-    rows = [row for turn in itertools.zip_longest(*shares) for row in turn if row]  # as the list was dealt out
-    write_text(kept, json.dumps({"asked": wanted, "rows": rows}) + "\n")
-    return rows
+    rows |= {condition: [] for condition in anew}
+    for turn in itertools.zip_longest(*shares):  # as the list was dealt out
+        for row in itertools.chain(*filter(None, turn)):
+            rows[row["condition"]].append(row)
+    for condition in anew:
+        note = json.dumps({"asked": asked[condition], "rows": rows[condition]}) + "\n"
+        write_text(folder / f"{split}.{condition}/scores.json", note)
+    return [row for condition in asked for row in rows[condition]]
 
 
 def _read(kept, wanted):
@@ -136,16 +141,21 @@ def _read(kept, wanted):
     return old.get("rows") if old.get("asked") == wanted else None
 
 
-def _jobs(args, split, condition, names):
-    """`[(mixture's number, names of its metrics)]` of a condition."""
+def _jobs(args, split, conditions, names):
+    """`[(mixture's number, {condition: names of its metrics})]`."""
     from pscodec.data.mixture import read_mixtures
 
     mixtures, _ = read_mixtures(args.data / split)
     chosen = spread(range(len(mixtures)), args.max_mixtures)
     heard = set(spread(chosen, args.dnsmos)) if "dnsmos" in names else set()  # what takes longest may be of some alone
-    if condition == REFERENCE:
-        return [(index, ["dnsmos"]) for index in sorted(heard)]
-    return [(index, [name for name in names if name != "dnsmos" or index in heard]) for index in chosen]
+    jobs = []
+    for index in chosen if conditions else []:
+        mine = [name for name in names if name != "dnsmos" or index in heard]
+        by_condition = {condition: mine for condition in conditions if condition != REFERENCE}
+        if REFERENCE in conditions and index in heard:
+            by_condition[REFERENCE] = ["dnsmos"]
+        jobs.append((index, by_condition))
+    return jobs
 
 
 def _stamp(path):
@@ -153,46 +163,57 @@ def _stamp(path):
     return f"{path.stat().st_size}:{path.stat().st_mtime_ns}" if path.is_file() else None
 
 
-def score(args, split, condition, jobs):
-    """The rows of `jobs` in a condition, in order."""
+def score(args, split, jobs):
+    """The rows of `jobs`, a list for each of them, in order."""
     if not jobs:
         return []
-    names = {name for _, names in jobs for name in names}
-    start = (args.exp / "separated" / f"{split}.{condition}", args.data / split, names, args.order)
-    bar = {"desc": f"score {split}.{condition}", "total": len(jobs)}
+    names = {name for _, by_condition in jobs for found in by_condition.values() for name in found}
+    start = (args.exp / "separated", split, args.data / split, names, args.order)
+    bar = {"desc": f"score {split}, {len(jobs[0][1])} conditions", "total": len(jobs)}
     done = progress(in_processes(_score, jobs, args.nj, _start_worker, start), **bar)
-    return [{"split": split, "condition": condition, **row} for _, row in sorted(done, key=lambda pair: pair[0])]
+    return [rows for _, rows in sorted(done, key=lambda pair: pair[0])]
 
 
-_work = None  # of this process: scorer, dataset, folder of the estimates, whether they stand in order
+_work = None  # of this process: scorer, dataset, where the estimates are, the split's name, what orders them
 
 
-def _start_worker(folder, data, names, order):
+def _start_worker(separated, split, data, names, order):
     global _work
     from pscodec.data.mixture import MixtureDataset
 
-    _work = SeparationScorer(names, search(order)), MixtureDataset(data), folder, in_order(folder, order)
+    _work = SeparationScorer(names, search(order)), MixtureDataset(data), separated, split, order
 
 
 def _score(job):
+    """The rows of one mixture: its own scores, which all others are compared with, are found once."""
+    index, by_condition = job
+    scorer, dataset, separated, split, order = _work
+    item, rate, floors, rows = dataset[index], dataset.sample_rate, {}, []
+    mix, refs = item["mix"][0].double().numpy(), item["sources"].double().numpy()
+    for condition, names in by_condition.items():
+        folder = separated / f"{split}.{condition}"
+        hyps = _estimates(folder, condition, item, rate).double().numpy()
+        scores, failures = scorer(mix, refs, hyps, rate, in_order(folder, order), names, floors)
+        row = {"split": split, "condition": condition, "utt": item["utt"], "seconds": item["length"] / rate}
+        rows.append({**row, **scores, "failures": failures})
+    return rows
+
+
+def _estimates(folder, condition, item, rate):
+    """`[S, L]`. Raises UserError where they are of another length than the sources."""
     from pscodec.data.audio import load_audio
 
-    index, names = job
-    scorer, dataset, folder, ordered = _work
-    item, rate = dataset[index], dataset.sample_rate
-    utt, mix, refs = item["utt"], item["mix"], item["sources"]
-    condition = folder.name.partition(".")[2]
+    refs = item["sources"]
     if condition == MIXTURE:
-        hyps = mix.expand_as(refs)
-    elif condition == REFERENCE:
-        hyps = refs
-    else:
-        paths = [folder / f"{utt}.s{s}.wav" for s in range(1, len(refs) + 1)]
-        hyps = torch.cat([load_audio(path, rate)[0] for path in paths])
-        if hyps.shape != refs.shape:
-            raise UserError(f"{folder}: {utt} has {hyps.shape[1]} samples, its sources {refs.shape[1]}; run stage 5")
-    scores, failures = scorer(*(x.double().numpy() for x in (mix[0], refs, hyps)), rate, ordered, names)
-    return {"utt": utt, "seconds": item["length"] / rate, **scores, "failures": failures}
+        return item["mix"].expand_as(refs)
+    if condition == REFERENCE:
+        return refs
+    hyps = torch.cat([load_audio(folder / f"{item['utt']}.s{s}.wav", rate)[0] for s in range(1, len(refs) + 1)])
+    if hyps.shape != refs.shape:
+        raise UserError(
+            f"{folder}: {item['utt']} has {hyps.shape[1]} samples, its sources {refs.shape[1]}; run stage 5"
+        )
+    return hyps
 
 
 def write_rows(path, rows, names):

@@ -42,16 +42,17 @@ class SeparationScorer:
             except (ImportError, OSError) as error:
                 raise UserError(f"a metric cannot be loaded: {error}; leave it out with --metrics") from None
 
-    def __call__(self, mix, refs, hyps, sample_rate, ordered=False, names=None):
+    def __call__(self, mix, refs, hyps, sample_rate, ordered=False, names=None, floors=None):
         """Score `hyps` `[S, L]` against `refs` `[S, L]`, their mixture being `mix` `[L]` (arrays).
 
         The order is the one with the largest sum of SI-SDR, or STOI, unless they are `ordered` already; `names`: some
-        of the metrics alone. Returns
+        of the metrics alone; `floors`: a dict that keeps the mixture's own scores from call to call with one mixture.
+        Returns
         `(scores, failures)`: `{column: mean over the sources where it is defined}` and `{column: reason}` of those that
         are defined for no source.
         """
         names = self.names if names is None else names
-        values, failures = defaultdict(list), {}
+        values, failures, floors = defaultdict(list), {}, {} if floors is None else floors
         if not ordered:
             hyps = hyps[best_order(refs, hyps, self.order, sample_rate)]
         plain = {
@@ -60,14 +61,16 @@ class SeparationScorer:
             "pesq": lambda ref, hyp, rate: pesq(ref, hyp, rate, pesq_mode(rate)),
             "stoi": stoi,
         }
-        for ref, hyp in zip(refs, hyps, strict=True):
+        for source, (ref, hyp) in enumerate(zip(refs, hyps, strict=True)):
             for name, function in plain.items():
                 if name not in names:
                     continue
                 try:
                     value = function(ref, hyp, sample_rate)
                     if name in IMPROVED:
-                        values[f"{name}i"].append(value - function(ref, mix, sample_rate))
+                        if (name, source) not in floors:
+                            floors[name, source] = function(ref, mix, sample_rate)
+                        values[f"{name}i"].append(value - floors[name, source])
                     values[name].append(value)
                 except MetricError as error:
                     failures[name] = str(error)
