@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pscodec.downstream.masks import Masks
+from pscodec.downstream.masks import Masks, masked
 
 
 def whole(mix, voices, sample_rate=8000):
@@ -19,6 +19,20 @@ def test_equal_estimates_share_the_mixture():
         shares = whole(mix, mix.expand(n_src, -1))
         assert shares.shape == (n_src, 5000)
         torch.testing.assert_close(shares, (mix / n_src).expand(n_src, -1), atol=1e-6, rtol=0)
+
+
+def test_a_batch_is_what_each_of_it_is_and_learns():
+    generator = torch.Generator().manual_seed(0)
+    mix, voices = (0.1 * torch.randn(2, n, 3000, generator=generator) for n in (1, 2))
+    voices.requires_grad_()
+    found = masked(mix, voices, 8000)
+    for i in range(2):
+        assert torch.equal(found[i], whole(mix[i], voices[i]))
+    torch.testing.assert_close(found.sum(1), mix[:, 0], atol=1e-6, rtol=0)
+    found[0, 0].square().sum().backward()
+    assert voices.grad.isfinite().all() and voices.grad[0].any() and not voices.grad[1].any()
+    louder = (voices - 0.1 * voices.grad).detach()
+    assert masked(mix, louder, 8000)[0, 0].square().sum() < found[0, 0].square().sum()
 
 
 def test_silence_in_the_estimates_loses_nothing():

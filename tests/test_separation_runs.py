@@ -122,6 +122,16 @@ def test_two_steps_of_every_system(train, place, config):
     assert not any("codec" in name or "encoder.first" in name for name in saved)  # the codec stays where it is
 
 
+def test_a_separator_is_tuned_by_the_masked_mixture(train, place):
+    first = run(train, place, "residual_tcn_el", "residual_tcn_el")
+    exp = run(train, place, "residual_tcn_masked", "masked", "--init", str(first))
+    values = curves(exp)
+    assert 0 < values[2, "train", "lr"] <= 1e-4, "a preset's rate is for a separator that knows nothing"
+    assert values[2, "valid", "loss"] == pytest.approx(-values[2, "valid", "si_sdri"], abs=1), "of what is masked"
+    a, b = (torch.load(newest(x) / "separator.ckpt", weights_only=True) for x in (first, exp))
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
 def newest(exp):
     return AtomicCheckpointer(exp / "save", {}, allow_partial_load=True).find_checkpoint().path
 
