@@ -13,7 +13,8 @@ from pscodec.downstream.separator import Codecformer, Snake, Statistics
 from pscodec.downstream.sepformer import SepFormer
 from pscodec.downstream.systems import join
 from pscodec.downstream.trunks import TCNBlock, Transformer, positions
-from pscodec.losses.separation import EXHAUSTIVE, EmbeddingLoss, SiSnrLoss, best_order, si_snr
+from pscodec.losses.intelligibility import Intelligibility
+from pscodec.losses.separation import EXHAUSTIVE, EmbeddingLoss, SiSnrLoss, SiSnrStoiLoss, best_order, si_snr
 from pscodec.models.hificodec import Decoder, Encoder
 from pscodec.models.pscodec import PSCodec
 from pscodec.prompts.fusion import Add
@@ -113,6 +114,19 @@ def test_silence_gives_numbers(silent):
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(estimates.grad).all()
     assert sorted(order[0].tolist()) == [0, 1]
+
+
+def test_envelopes_count_beside_si_snr():
+    generator = torch.Generator().manual_seed(0)
+    t = torch.arange(8000) / 8000
+    targets = torch.randn(1, 2, 8000, generator=generator) * torch.stack([t.mul(f).sin().abs() for f in (9, 21)])
+    estimates = targets.flip(1) + 0.3 * torch.randn(1, 2, 8000, generator=generator)
+    separation = Separation(estimates, targets, torch.tensor([8000]))
+    loss, order = SiSnrStoiLoss(8000, stoi=30)(separation)
+    plain, _ = SiSnrLoss()(separation)
+    lacks = Intelligibility(8000).between(targets, estimates.flip(1))
+    assert order.tolist() == [[1, 0]] and 0.01 < lacks < 0.5
+    assert loss.item() == pytest.approx((plain + 30 * lacks).item(), rel=1e-4)
 
 
 # ---- networks

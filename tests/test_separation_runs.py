@@ -127,7 +127,7 @@ def test_a_separator_is_tuned_by_the_masked_mixture(train, place):
     exp = run(train, place, "residual_tcn_masked", "masked", "--init", str(first))
     values = curves(exp)
     assert 0 < values[2, "train", "lr"] <= 1e-4, "a preset's rate is for a separator that knows nothing"
-    assert values[2, "valid", "loss"] == pytest.approx(-values[2, "valid", "si_sdri"], abs=1), "of what is masked"
+    assert 0 < values[2, "valid", "loss"] + values[2, "valid", "si_sdri"] < 30, "STOI's share of it, of what is masked"
     a, b = (torch.load(newest(x) / "separator.ckpt", weights_only=True) for x in (first, exp))
     assert any(not torch.equal(a[name], b[name]) for name in a)
 

@@ -10,6 +10,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 
+from pscodec.losses.intelligibility import Intelligibility
+
 EXHAUSTIVE = 3  # up to so many sources every permutation is tried; past it the Hungarian algorithm finds the best
 
 
@@ -90,6 +92,22 @@ class SiSnrLoss(nn.Module):
         losses = (losses * heard).sum(1) / heard.sum(1).clamp(min=1)
         kept = heard.any(1) & (losses.detach() > self.threshold)
         return (losses * kept).sum() / kept.sum().clamp(min=1), order
+
+
+class SiSnrStoiLoss(SiSnrLoss):
+    """`SiSnrLoss`, and `stoi` times what STOI lacks to 1 (losses.intelligibility), in the order of the first.
+
+    SI-SNR is of the loudest; this hears envelopes in every band alike. `sample_rate`: of the waveforms (Hz).
+    """
+
+    def __init__(self, sample_rate, threshold=-30.0, stoi=30.0):
+        super().__init__(threshold)
+        self.intelligibility, self.stoi = Intelligibility(sample_rate), stoi
+
+    def forward(self, separation):
+        loss, order = super().forward(separation)
+        found = ordered(separation.estimates, order)
+        return loss + self.stoi * self.intelligibility.between(separation.targets, found), order
 
 
 def _zero_mean(wav, mask):
