@@ -124,9 +124,12 @@ def test_envelopes_count_beside_si_snr():
     separation = Separation(estimates, targets, torch.tensor([8000]))
     loss, order = SiSnrStoiLoss(8000, stoi=30)(separation)
     plain, _ = SiSnrLoss()(separation)
-    lacks = Intelligibility(8000).between(targets, estimates.flip(1))
+    lacks = Intelligibility(8000)(estimates.flip(1), targets)
     assert order.tolist() == [[1, 0]] and 0.01 < lacks < 0.5
     assert loss.item() == pytest.approx((plain + 30 * lacks).item(), rel=1e-4)
+    silent = torch.cat([targets[:, :1], torch.zeros(1, 1, 8000)], 1)  # of which nothing is asked
+    alone = Intelligibility(8000)(estimates[:, 1:], targets[:, :1])
+    assert Intelligibility(8000)(estimates.flip(1), silent).item() == pytest.approx(alone.item(), rel=1e-4)
 
 
 # ---- networks

@@ -263,7 +263,6 @@ def test_separate_score_report(train, place):
     assert all(not torch.equal(a, b) for i, a in enumerate(wavs) for b in wavs[:i])
     cost = json.loads((el / "cost.json").read_text())
     assert cost["encoder"]["total"] > 0 and cost["separator"]["attention"] > 0
-    # what takes longest may be of some alone
     # where one condition is written again, it alone is scored again, with the same result
     rows = (el / "scores.tsv").read_text()
     (el / "separated/test.none_masked/scores.json").unlink()
@@ -271,6 +270,18 @@ def test_separate_score_report(train, place):
     evaluate_separation.main(["--exp", str(el), *data, *common])
     assert (el / "scores.tsv").read_text() == rows
     assert (el / "separated/test.none_continuous/scores.json").stat().st_mtime_ns == kept
+    # what was scored before something broke is kept
+    folder = el / "separated/test.none_masked"
+    (folder / "scores.json").unlink()
+    lost = sorted(folder.glob("*.wav"))[-1]
+    lost.rename(place / "lost.wav")
+    with pytest.raises(SystemExit):
+        evaluate_separation.main(["--exp", str(el), *data, *common])
+    assert len(json.loads((folder / "scores.json").read_text())["rows"]) == 1
+    (place / "lost.wav").rename(lost)
+    evaluate_separation.main(["--exp", str(el), *data, *common])
+    assert (el / "scores.tsv").read_text() == rows
+    # what takes longest may be of some alone
     few = ["--nj", "1", "--metrics", "stoi dnsmos", "--dnsmos", "1"]
     evaluate_separation.main(["--exp", str(sepformer), *data, *few])
     test = json.loads((sepformer / "summary.json").read_text())["splits"]["test"]

@@ -14,7 +14,6 @@ its rows stay in its folder until stage 5 writes it again. Processes of torchrun
 """
 
 import argparse
-import itertools
 import json
 from pathlib import Path
 
@@ -103,11 +102,13 @@ def conditions(separated, split):
 
 
 def split_rows(args, split, names):
-    """The rows of a split's conditions, from the folders of those that have been scored already with these metrics and
-    mixtures.
+    """The rows of a split's conditions; those that were scored already, with these metrics and of these mixtures, from
+    their folders. What has been scored is kept there when it breaks off, of the first process.
 
     All of them in the first process, none in the others.
     """
+    from pscodec.data.mixture import read_mixtures
+
     folder, asked, rows = args.exp / "separated", {}, {}
     for condition in conditions(folder, split):
         asked[condition] = {
@@ -118,43 +119,53 @@ def split_rows(args, split, names):
             "mixtures": _stamp(args.data / split / "mixtures.tsv"),
             "estimates": _stamp(folder / f"{split}.{condition}" / "done.json"),
         }
-        kept = None if args.rescore else _read(folder / f"{split}.{condition}/scores.json", asked[condition])
-        if kept is not None:
-            rows[condition] = kept
-    anew = [condition for condition in asked if condition not in rows]
-    shares = ranks.gather(score(args, split, ranks.share(_jobs(args, split, anew, names))))
+        rows[condition] = [] if args.rescore else _read(folder / f"{split}.{condition}/scores.json", asked[condition])
+    mixtures = [mixture.mix for mixture in read_mixtures(args.data / split)[0]]
+    jobs = _jobs(args, mixtures, rows, names)
+    missing = {condition for _, by_condition in jobs for condition in by_condition}
+
+    def keep(found):
+        for row in found:
+            rows[row["condition"]].append(row)
+        for condition in missing:
+            rows[condition].sort(key=lambda row: mixtures.index(row["utt"]))
+            note = json.dumps({"asked": asked[condition], "rows": rows[condition]}) + "\n"
+            write_text(folder / f"{split}.{condition}/scores.json", note)
+
+    found = []
+    try:
+        for more in score(args, split, ranks.share(jobs)):
+            found += more
+    except BaseException:
+        if ranks.first():
+            keep(found)
+        raise
+    found = [row for share in ranks.gather(found) for row in share]
     if not ranks.first():
         return []
-    rows |= {condition: [] for condition in anew}
-    for turn in itertools.zip_longest(*shares):  # as the list was dealt out
-        for row in itertools.chain(*filter(None, turn)):
-            rows[row["condition"]].append(row)
-    for condition in anew:
-        note = json.dumps({"asked": asked[condition], "rows": rows[condition]}) + "\n"
-        write_text(folder / f"{split}.{condition}/scores.json", note)
+    keep(found)
     return [row for condition in asked for row in rows[condition]]
 
 
 def _read(kept, wanted):
-    """The rows in file `kept`, or None where they answer to something else than `wanted`."""
+    """The rows in file `kept`, none where they answer to something else than `wanted`."""
     old = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
-    return old.get("rows") if old.get("asked") == wanted else None
+    return old["rows"] if old.get("asked") == wanted else []
 
 
-def _jobs(args, split, conditions, names):
-    """`[(mixture's number, {condition: names of its metrics})]`."""
-    from pscodec.data.mixture import read_mixtures
-
-    mixtures, _ = read_mixtures(args.data / split)
+def _jobs(args, mixtures, rows, names):
+    """`[(mixture's number, {condition: names of its metrics})]` of what is not among the `rows` of the conditions."""
     chosen = spread(range(len(mixtures)), args.max_mixtures)
     heard = set(spread(chosen, args.dnsmos)) if "dnsmos" in names else set()  # what takes longest may be of some alone
+    done = {condition: {row["utt"] for row in found} for condition, found in rows.items()}
     jobs = []
-    for index in chosen if conditions else []:
+    for index in chosen:
         mine = [name for name in names if name != "dnsmos" or index in heard]
-        by_condition = {condition: mine for condition in conditions if condition != REFERENCE}
-        if REFERENCE in conditions and index in heard:
+        by_condition = {c: mine for c in rows if c != REFERENCE and mixtures[index] not in done[c]}
+        if index in heard and mixtures[index] not in done[REFERENCE]:
             by_condition[REFERENCE] = ["dnsmos"]
-        jobs.append((index, by_condition))
+        if by_condition:
+            jobs.append((index, by_condition))
     return jobs
 
 
@@ -164,36 +175,40 @@ def _stamp(path):
 
 
 def score(args, split, jobs):
-    """The rows of `jobs`, a list for each of them, in order."""
+    """Yields the rows of each of `jobs`, as they are done."""
     if not jobs:
-        return []
+        return
     names = {name for _, by_condition in jobs for found in by_condition.values() for name in found}
-    start = (args.exp / "separated", split, args.data / split, names, args.order)
-    bar = {"desc": f"score {split}, {len(jobs[0][1])} conditions", "total": len(jobs)}
-    done = progress(in_processes(_score, jobs, args.nj, _start_worker, start), **bar)
-    return [rows for _, rows in sorted(done, key=lambda pair: pair[0])]
+    separated, conditions = args.exp / "separated", {c for _, by_condition in jobs for c in by_condition}
+    placed = {condition: in_order(separated / f"{split}.{condition}", args.order) for condition in conditions}
+    start = (separated, split, args.data / split, names, args.order, placed)
+    bar = {"desc": f"score {split}, {len(conditions)} conditions", "total": len(jobs)}
+    yield from (rows for _, rows in progress(in_processes(_score, jobs, args.nj, _start_worker, start), **bar))
 
 
-_work = None  # of this process: scorer, dataset, where the estimates are, the split's name, what orders them
+_work = (
+    None  # of this process: scorer, dataset, where the estimates are, the split's name, conditions that are in order
+)
 
 
-def _start_worker(separated, split, data, names, order):
+def _start_worker(separated, split, data, names, order, placed):
     global _work
     from pscodec.data.mixture import MixtureDataset
 
-    _work = SeparationScorer(names, search(order)), MixtureDataset(data), separated, split, order
+    _work = SeparationScorer(names, search(order)), MixtureDataset(data), separated, split, placed
 
 
 def _score(job):
     """The rows of one mixture: its own scores, which all others are compared with, are found once."""
     index, by_condition = job
-    scorer, dataset, separated, split, order = _work
+    scorer, dataset, separated, split, placed = _work
     item, rate, floors, rows = dataset[index], dataset.sample_rate, {}, []
     mix, refs = item["mix"][0].double().numpy(), item["sources"].double().numpy()
     for condition, names in by_condition.items():
-        folder = separated / f"{split}.{condition}"
-        hyps = _estimates(folder, condition, item, rate).double().numpy()
-        scores, failures = scorer(mix, refs, hyps, rate, in_order(folder, order), names, floors)
+        hyps = None
+        if condition != MIXTURE:
+            hyps = _estimates(separated / f"{split}.{condition}", condition, item, rate).double().numpy()
+        scores, failures = scorer(mix, refs, hyps, rate, placed[condition], names, floors)
         row = {"split": split, "condition": condition, "utt": item["utt"], "seconds": item["length"] / rate}
         rows.append({**row, **scores, "failures": failures})
     return rows
@@ -204,8 +219,6 @@ def _estimates(folder, condition, item, rate):
     from pscodec.data.audio import load_audio
 
     refs = item["sources"]
-    if condition == MIXTURE:
-        return item["mix"].expand_as(refs)
     if condition == REFERENCE:
         return refs
     hyps = torch.cat([load_audio(folder / f"{item['utt']}.s{s}.wav", rate)[0] for s in range(1, len(refs) + 1)])

@@ -4,8 +4,8 @@
 
 Writes `fbank` `[F, 80]` (16 kHz, for CAM++), `mel` `[F, 80]` (log-Mel at --sample-rate) and, with --campplus,
 `xvector` `[192]` (CAM++ of the whole utterance), each as .ark and .scp in the data folder; with --config (and --preset)
-only those that this configuration's codec sees, at its rate. A second run does only what is missing; an interrupted one
-goes on where it stopped. Utterances that cannot be read are named, counted and left out.
+only those that this configuration's codec sees, at its rate, trained with --train-args. A second run does only what is
+missing; an interrupted one goes on where it stopped. Utterances that cannot be read are named, counted and left out.
 
   python -m torch.distributed.run --nproc_per_node 4 -m pscodec.bin.extract_features --data-dir ...
 
@@ -18,14 +18,12 @@ import functools
 import hashlib
 import json
 import os
-import shlex
 import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from ruamel.yaml import YAML
 
 from pscodec.data.archive import Archive
 from pscodec.data.audio import load_audio, resample
@@ -60,12 +58,14 @@ class Settings:
 
 
 def seen_by(config, presets, train_args=""):
-    """The `wanted` features and the `sample_rate` of the codec that `config` under `presets` describes, and the options
-    `train_args`, of which those that are no keys are train.py's own."""
-    text = compose(config, presets)
-    _, given = parse_overrides(argparse.ArgumentParser(add_help=False), shlex.split(train_args))
-    keys = YAML().load(text)
-    codec = build_only(resolve(text, {key: v for key, v in given.items() if key in keys or "." in key}), "codec")
+    """The `wanted` features and the `sample_rate` of the codec that `config` under `presets` and train.py's options
+    `train_args` describe."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--preset", action="append", default=[])
+    for option in ("device", "exp", "init", "grow", "parent"):  # of train.py, which no codec depends on
+        parser.add_argument(f"--{option}")
+    given, overrides = parse_overrides(parser, train_args.split())
+    codec = build_only(resolve(compose(config, [*presets, *given.preset]), overrides), "codec")
     needed = set().union(*(NEEDED[name] for name in codec.sees))
     return {"wanted": tuple(kind for kind in KINDS if kind in needed), "sample_rate": codec.sample_rate}
 
@@ -237,7 +237,7 @@ def main(argv=None):
     parser.add_argument("--nj", type=int, default=1, help="processes")
     parser.add_argument("--config", type=Path, help="only what the codec of this configuration sees, at its rate")
     parser.add_argument("--preset", action="append", default=[], help="YAML of scalars laid over it; may be repeated")
-    parser.add_argument("--train-args", default="", help="options that train.py will get, in one word")
+    parser.add_argument("--train-args", default="", help="with --config: what train.py will get, in one word")
     parser.add_argument("--sample-rate", type=int, default=24000, help="of the log-Mel, Hz, without --config")
     parser.add_argument("--compress", action="store_true", help="Kaldi's lossy compression, a quarter of the size")
     parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")

@@ -19,7 +19,7 @@ class UNet(nn.Module):
 
     `widths`: channels of the levels, of which each halves the rate of the one before; `middle`: at the lowest of them.
     A `Block` a level on the way down, one in the middle, one a level on the way up, which sees what the first left.
-    Attention costs the square of T: levels above `attend_from`, counted from 0, the input's rate, leave it out.
+    Attention costs the square of T: levels 0, the input's rate, to `attend_from` - 1 have none; the middle always has.
     `by`: `stack` puts the condition beside the input; `film` scales and shifts every block with it.
     Raises ValueError for another word.
     """

@@ -7,11 +7,12 @@ BANDS, LOWEST = 15, 150.0  # thirds of an octave, the first around 150 Hz, the l
 FRAMES = 30  # 0.384 s of which envelopes are correlated
 WINDOW = 0.0256  # seconds
 CLIP = 10 ** (15 / 20)  # an envelope counts up to 15 dB of noise above the clean one
-QUIET = 1e-4  # power of pauses beside the loudest frame's, 40 dB
+QUIET = 1e-4  # mean power of a stretch that is a pause, beside the loudest frame's: 40 dB
+SILENT = 1e-6  # power of a frame in a signal that holds nothing
 
 
 class Intelligibility(nn.Module):
-    """1 less STOI: how the envelopes of bands are correlated with those of what was coded, over 0.4 s at a time.
+    """1 less STOI: how the envelopes of bands are correlated with the clean ones, over 0.4 s at a time.
 
     Source: Taal et al., ICASSP 2010, eqs. 1 to 6; as a loss Fu et al., IEEE/ACM TASLP 2018. At `sample_rate` instead of
     10 kHz, its windows as long; where STOI cuts pauses out, stretches that are pauses do not count.
@@ -26,20 +27,17 @@ class Intelligibility(nn.Module):
         self.register_buffer("bands", inside.float(), persistent=False)
         self.register_buffer("window", torch.hann_window(self.size), persistent=False)
 
-    def forward(self, evidence):
-        return self.between(evidence.wav, evidence.output.wav_hat)
-
-    def between(self, wav, made):
-        """The loss of `made` against `wav`, both `[..., L]`."""
-        clean, coded = (self._envelopes(signal.float().flatten(0, -2)) for signal in (wav, made))
+    def forward(self, made, wav):
+        """The loss of `made` against `wav`, both `[..., L]`: a scalar. Silent signals do not count."""
+        clean, heard = (self._envelopes(signal.float().flatten(0, -2)) for signal in (wav, made))
         power = clean.square().sum(1)  # [B, T]
         n = min(FRAMES, clean.shape[-1])
-        spoken = power.unfold(-1, n, 1).mean(-1) > QUIET * power.amax(-1, keepdim=True)  # [B, M]
-        clean, coded = (envelopes.unfold(-1, n, 1) for envelopes in (clean, coded))  # [B, bands, M, n]
-        coded = coded * (_norm(clean) / _norm(coded))
-        coded = torch.minimum(coded, clean * (1 + CLIP))
-        clean, coded = (envelopes - envelopes.mean(-1, keepdim=True) for envelopes in (clean, coded))
-        alike = (clean * coded).sum(-1) / (_norm(clean) * _norm(coded)).squeeze(-1)
+        spoken = power.unfold(-1, n, 1).mean(-1) > (QUIET * power.amax(-1, keepdim=True)).clamp(min=SILENT)  # [B, M]
+        clean, heard = (envelopes.unfold(-1, n, 1) for envelopes in (clean, heard))  # [B, bands, M, n]
+        heard = heard * (_norm(clean) / _norm(heard))
+        heard = torch.minimum(heard, clean * (1 + CLIP))
+        clean, heard = (envelopes - envelopes.mean(-1, keepdim=True) for envelopes in (clean, heard))
+        alike = (clean * heard).sum(-1) / (_norm(clean) * _norm(heard)).squeeze(-1)
         return 1 - (alike.mean(1) * spoken).sum() / spoken.sum().clamp(min=1)
 
     def _envelopes(self, wav):

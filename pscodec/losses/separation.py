@@ -97,7 +97,8 @@ class SiSnrLoss(nn.Module):
 class SiSnrStoiLoss(SiSnrLoss):
     """`SiSnrLoss`, and `stoi` times what STOI lacks to 1 (losses.intelligibility), in the order of the first.
 
-    SI-SNR is of the loudest; this hears envelopes in every band alike. `sample_rate`: of the waveforms (Hz).
+    SI-SNR is of the loudest; this hears envelopes in every band alike. `sample_rate`: of the waveforms (Hz);
+    `threshold` is of SI-SNR alone.
     """
 
     def __init__(self, sample_rate, threshold=-30.0, stoi=30.0):
@@ -106,8 +107,9 @@ class SiSnrStoiLoss(SiSnrLoss):
 
     def forward(self, separation):
         loss, order = super().forward(separation)
-        found = ordered(separation.estimates, order)
-        return loss + self.stoi * self.intelligibility.between(separation.targets, found), order
+        mask = _mask(separation.lengths, separation.targets.shape[-1])[:, None]
+        found, targets = ordered(separation.estimates, order) * mask, separation.targets * mask
+        return loss + self.stoi * self.intelligibility(found, targets), order
 
 
 def _zero_mean(wav, mask):

@@ -43,17 +43,17 @@ class SeparationScorer:
                 raise UserError(f"a metric cannot be loaded: {error}; leave it out with --metrics") from None
 
     def __call__(self, mix, refs, hyps, sample_rate, ordered=False, names=None, floors=None):
-        """Score `hyps` `[S, L]` against `refs` `[S, L]`, their mixture being `mix` `[L]` (arrays).
+        """Score `hyps` `[S, L]` (None: the mixture itself, for every source) against `refs` `[S, L]`, whose mixture is
+        `mix` `[L]` (arrays).
 
         The order is the one with the largest sum of SI-SDR, or STOI, unless they are `ordered` already; `names`: some
         of the metrics alone; `floors`: a dict that keeps the mixture's own scores from call to call with one mixture.
-        Returns
-        `(scores, failures)`: `{column: mean over the sources where it is defined}` and `{column: reason}` of those that
-        are defined for no source.
+        Returns `(scores, failures)`: `{column: mean over the sources where it is defined}` and `{column: reason}` of
+        those that are defined for no source.
         """
         names = self.names if names is None else names
         values, failures, floors = defaultdict(list), {}, {} if floors is None else floors
-        if not ordered:
+        if hyps is not None and not ordered:
             hyps = hyps[best_order(refs, hyps, self.order, sample_rate)]
         plain = {
             "si_sdr": si_sdr,
@@ -61,25 +61,23 @@ class SeparationScorer:
             "pesq": lambda ref, hyp, rate: pesq(ref, hyp, rate, pesq_mode(rate)),
             "stoi": stoi,
         }
-        for source, (ref, hyp) in enumerate(zip(refs, hyps, strict=True)):
-            for name, function in plain.items():
-                if name not in names:
-                    continue
+        for source, ref in enumerate(refs):
+            for name in [name for name in plain if name in names]:
                 try:
-                    value = function(ref, hyp, sample_rate)
-                    if name in IMPROVED:
-                        if (name, source) not in floors:
-                            floors[name, source] = function(ref, mix, sample_rate)
-                        values[f"{name}i"].append(value - floors[name, source])
+                    value = None if hyps is None else plain[name](ref, hyps[source], sample_rate)
+                    if (name, source) not in floors:
+                        floors[name, source] = plain[name](ref, mix, sample_rate)
+                    value = floors[name, source] if value is None else value
                     values[name].append(value)
+                    values[f"{name}i"].append(value - floors[name, source])
                 except MetricError as error:
                     failures[name] = str(error)
-            if "dnsmos" in names:
-                try:
-                    for part, value in self.dnsmos(hyp, sample_rate).items():
-                        values[f"dnsmos_{part}"].append(value)
-                except MetricError as error:
-                    failures["dnsmos"] = str(error)
+        for hyp in ([mix] if hyps is None else hyps) if "dnsmos" in names else ():
+            try:
+                for part, value in self.dnsmos(hyp, sample_rate).items():
+                    values[f"dnsmos_{part}"].append(value)
+            except MetricError as error:
+                failures["dnsmos"] = str(error)
         scores = {column: float(np.mean(values[column])) for column in columns(names) if values[column]}
         failed = {c: why for name, why in failures.items() for c in columns([name]) if c not in scores}
         return scores, failed

@@ -121,7 +121,7 @@ class LaDiffCodec(Codec):
         self.synthesis.copy_(axes * deviations)
 
     def forward(self, wav: Tensor, prompt: Prompt | None = None) -> CodecOutput:
-        """The loss `diffusion` of the noise at one step of the schedule an item; no waveform."""
+        """The loss `diffusion`, of what the U-Net predicts, at one step of the schedule an item; no waveform."""
         with torch.no_grad():
             z = self._standardised(self.autoencoder.encoder(wav))
             z_q = self.discrete.quantizer(self.discrete.encoder(wav)).z_q
@@ -182,9 +182,8 @@ class LaDiffCodec(Codec):
 
         def denoise(x, t):
             steps = torch.full((len(x),), t, device=x.device)
-            noise = self._windows(x, lambda part: self.unet(x[..., part], steps, condition[..., part]))
-            if self.predicts == "velocity":
-                noise = self.schedule.diffuse(noise, steps, x)
+            found = self._windows(x, lambda part: self.unet(x[..., part], steps, condition[..., part]))
+            noise = self.schedule.diffuse(found, steps, x) if self.predicts == "velocity" else found
             return self.schedule.limited(x, noise, t, self.limit) if self.limit else noise
 
         return sample(denoise, condition, self.schedule, sampling or self.sampling)

@@ -127,9 +127,12 @@ def main(argv=None):
     if args.init:
         load_weights(args.init, {"separator": separator})
     train, dev = datasets(hp, args.overfit)
+    hp["loss"].to(args.device)
     frozen = FrozenCodec(coder.model, hp["sample_rate"], hp["normalise"]) if coder else None
     if separator.domain != "embedding" and not hp["coded_mixtures"]:
         frozen = None
+    if hp["masked"] and separator.domain != "embedding":
+        raise UserError("masked: this separator gives waveforms, and no codec decodes masks of them")
     system = join(separator, frozen, hp["quantise"], hp["masked"])
 
     if args.device == "cpu":

@@ -63,6 +63,11 @@ def scored(args, exp, out, options="", metrics="pesq", splits=None):
     return [row for row in read_scores(path) if row["condition"] == CODEC]
 
 
+def slug(options):
+    """Options of a program as the name of a folder."""
+    return "_".join(options.replace("--", "").split())
+
+
 def mean(rows, name, split=None):
     return mean_ci([row[name] for row in rows if name in row and split in (None, row["split"])])
 
@@ -109,7 +114,9 @@ def table_1(args):
             more = {"discrete": str(discrete), "codec.n_q": k, "codec.upsampler.strides": f"[{upsample}]"}
             more["codec.upsampler.i"] = str(width)
             exp = train(args, f"{row['row']}_{k}", config, fit | more, parent)
-            cells.append(format_mean(mean(scored(args, exp, exp / "scored", args.sampling), "pesq")))
+            cells.append(
+                format_mean(mean(scored(args, exp, exp / f"scored/{slug(args.sampling)}", args.sampling), "pesq"))
+            )
         lines += [[f"[{', '.join(strides)}]", "paper", *(row[k] for k in N_Q)], ["", "ours", *cells]]
     own = [scored(args, discrete, args.out / f"own_{k}", f"--n-q {k}") for k in N_Q]
     lines.append(["EnCodec's own decoder", "ours", *(format_mean(mean(found, "pesq")) for found in own)])
@@ -145,8 +152,7 @@ def table_samplers(args, exp):
     paired = [f"{COLUMNS[name]} less the decoder's" for name in PAIRED]
     lines, own = [["", "split", "n", *COLUMNS.values(), *paired, "evaluations", f"s for {SECONDS:g} s"]], None
     for number, (name, (source, options, evaluations)) in enumerate(systems.items()):
-        slug = "_".join(options.replace("--", "").split()) or f"system_{number}"
-        rows = scored(args, source, args.out / slug, options, args.metrics)
+        rows = scored(args, source, args.out / (slug(options) or f"system_{number}"), options, args.metrics)
         own = own or rows
         took = "-" if evaluations == "-" else f"{seconds_to_generate(RECIPE / exp, options):.2f}"
         for split in args.test_sets.split():
@@ -203,7 +209,7 @@ def parse(argv):
     parser.add_argument("--parent", help="its autoencoder's experiment, scored beside it")
     parser.add_argument("--discrete", help="trained discrete codec of table 1")
     parser.add_argument("--rows", default="", help="rows of table 1 (all)")
-    parser.add_argument("--sampling", default="", help="how table 1 decodes: '--sampler dpm --steps 2' (midway)")
+    parser.add_argument("--sampling", default="", help="how table 1 decodes, options of bin/decode (midway)")
     parser.add_argument("--corpus", default="mini")
     parser.add_argument("--preset", default="")
     parser.add_argument("--budget", type=int, help="steps of each training of table 1")
