@@ -22,6 +22,7 @@ from pscodec.data.mixture import MixtureDataset, collate
 from pscodec.downstream.codec import FrozenCodec
 from pscodec.downstream.systems import join
 from pscodec.inference import load_codec
+from pscodec.released import folder
 from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError, one_line_errors
 from pscodec.utils.files import write_text
@@ -33,7 +34,7 @@ from pscodec.utils.weights import load_weights
 
 def options(argv=None):
     parser = program.parser(__doc__)
-    parser.add_argument("--init", type=Path, help="experiment whose separator to start from")
+    parser.add_argument("--init", type=Path, help="experiment, or released one, whose separator to start from")
     parser.add_argument("--overfit", type=int, help="train and validate on so many mixtures: can it learn at all?")
     return parse_overrides(parser, argv)
 
@@ -125,7 +126,7 @@ def main(argv=None):
 
     separator = hp["separator"]
     if args.init:
-        load_weights(args.init, {"separator": separator})
+        load_weights(folder(args.init), {"separator": separator})
     train, dev = datasets(hp, args.overfit)
     hp["loss"].to(args.device)
     frozen = FrozenCodec(coder.model, hp["sample_rate"], hp["normalise"]) if coder else None
