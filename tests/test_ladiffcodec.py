@@ -93,7 +93,7 @@ def test_the_unet_takes_any_length_and_heeds_all_that_it_is_told(by, frames):
         UNet(3, 5, by="add")
 
 
-def test_levels_above_attend_from_hear_their_neighbours_alone():
+def test_levels_without_attention_hear_their_neighbours_alone():
     torch.manual_seed(0)
     x, t = torch.randn(1, 3, 400), torch.tensor([300])
 

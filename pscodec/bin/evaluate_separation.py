@@ -121,6 +121,7 @@ def split_rows(args, split, names):
         }
         rows[condition] = [] if args.rescore else _read(folder / f"{split}.{condition}/scores.json", asked[condition])
     mixtures = [mixture.mix for mixture in read_mixtures(args.data / split)[0]]
+    places = {mix: place for place, mix in enumerate(mixtures)}
     jobs = _jobs(args, mixtures, rows, names)
     missing = {condition for _, by_condition in jobs for condition in by_condition}
 
@@ -128,7 +129,7 @@ def split_rows(args, split, names):
         for row in found:
             rows[row["condition"]].append(row)
         for condition in missing:
-            rows[condition].sort(key=lambda row: mixtures.index(row["utt"]))
+            rows[condition].sort(key=lambda row: places[row["utt"]])
             note = json.dumps({"asked": asked[condition], "rows": rows[condition]}) + "\n"
             write_text(folder / f"{split}.{condition}/scores.json", note)
 
@@ -186,9 +187,8 @@ def score(args, split, jobs):
     yield from (rows for _, rows in progress(in_processes(_score, jobs, args.nj, _start_worker, start), **bar))
 
 
-_work = (
-    None  # of this process: scorer, dataset, where the estimates are, the split's name, conditions that are in order
-)
+# of this process: scorer, dataset, folder of the estimates, name of the split, which conditions are in order
+_work = None
 
 
 def _start_worker(separated, split, data, names, order, placed):

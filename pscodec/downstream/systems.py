@@ -2,27 +2,27 @@
 
 from torch import nn
 
-from pscodec.downstream.masks import masked
+from pscodec.downstream import masks
 from pscodec.types import Separation
 
 
-def join(separator, codec=None, quantise=False, masks=False):
+def join(separator, codec=None, quantise=False, masked=False):
     """The system of a `separator`, which says itself what it works on, and a `FrozenCodec` (None: no codec)."""
     if separator.domain == "embedding":
-        return CodecSystem(separator, codec, quantise, masks)
+        return CodecSystem(separator, codec, quantise, masked)
     return WaveformSystem(separator, codec)
 
 
 class CodecSystem(nn.Module):
     """Encoder, separator, decoder (fig. 1 of the embedding-loss paper).
 
-    Where a waveform is asked for: `quantise`, whether embeddings pass the codebooks before the decoder; `masks`,
+    Where a waveform is asked for: `quantise`, whether embeddings pass the codebooks before the decoder; `masked`,
     whether the estimates are the mixture, masked by what is decoded (downstream.masks), or that itself.
     """
 
-    def __init__(self, separator, codec, quantise=False, masks=False):
+    def __init__(self, separator, codec, quantise=False, masked=False):
         super().__init__()
-        self.separator, self.codec, self.quantise, self.masks = separator, codec, quantise, masks
+        self.separator, self.codec, self.quantise, self.masked = separator, codec, quantise, masked
 
     def forward(self, batch, domain):
         """`batch`: `mix` `[B, 1, L]`, `sources` `[B, S, L]` and their `lengths` `[B]`; from a cache come
@@ -44,8 +44,8 @@ class CodecSystem(nn.Module):
             return Separation(z_hat, z_sources, frames, z_mix)
         sources, scale = batch["sources"], self.codec.scale(batch["mix"])
         wav_hat = self.codec.decode(z_hat, {}, sources.shape[-1], scale, self.quantise)
-        if self.masks:
-            wav_hat = masked(batch["mix"], wav_hat, self.codec.sample_rate)
+        if self.masked:
+            wav_hat = masks.masked(batch["mix"], wav_hat, self.codec.sample_rate)
         return Separation(wav_hat, sources, batch["lengths"], batch["mix"][:, 0])
 
 
