@@ -9,7 +9,7 @@ from pscodec.features import LogMel, stft
 from pscodec.losses.adversarial import FeatureMatching, HingeGenerator, hinge_discriminator
 from pscodec.losses.balancer import Balancer
 from pscodec.losses.base import ModelLoss, WeightedSum
-from pscodec.losses.intelligibility import Intelligibility
+from pscodec.losses.intelligibility import Intelligibility, STOILoss
 from pscodec.losses.spectral import MultiMelL1, MultiMelL1L2, MultiSTFTL1, WavL1
 from pscodec.metrics.stoi import stoi as measured_stoi
 from pscodec.types import CodecOutput, Evidence, Judged
@@ -206,6 +206,8 @@ def test_intelligibility_is_what_stoi_leaves(snr):
     with_pause = (torch.cat([pause, signal[None, None]], 2) for signal in (wav_hat, wav))
     assert Intelligibility()(*with_pause).item() == pytest.approx(loss, rel=0.2)
     assert Intelligibility()(0.3 * wav[None], wav[None]).item() < 0.01
+    evidence = Evidence(wav[None, None], CodecOutput(wav_hat[None, None], None, {}, {}))
+    assert STOILoss()(evidence).item() == pytest.approx(loss), "of a codec"
 
 
 def test_intelligibility_leads_to_the_clean_envelopes():

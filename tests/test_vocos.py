@@ -1,10 +1,13 @@
 """The encoder and decoder at the rate of the frames: whole, in pieces, packed and exported."""
 
+import math
+
 import pytest
 import torch
 
 from pscodec.layers.convnext import ConvNeXt
 from pscodec.layers.push_graph import Pushed
+from pscodec.layers.source import NoisePhases
 from pscodec.layers.spectrum import InverseSTFT, MelFrames, overlap_add
 from pscodec.models.hificodec import HifiCodec
 from pscodec.models.optimise import optimise
@@ -12,11 +15,11 @@ from pscodec.models.vocos import Decoder, Encoder
 from pscodec.quantizers.rvq import GroupResidualVQ
 
 
-@pytest.fixture
-def codec():
+@pytest.fixture(params=[None, (4000, 6000)], ids=["", "noise"])
+def codec(request):
     torch.manual_seed(0)
     quantizer = GroupResidualVQ(16, codebook_size=32, n_residual=2, kmeans_steps=0, beam=3)
-    return HifiCodec(Encoder(16, 24, 2, 48), quantizer, Decoder(16, 24, 2, 48)).eval()
+    return HifiCodec(Encoder(16, 24, 2, 48), quantizer, Decoder(16, 24, 2, 48, noise=request.param)).eval()
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.5, 1.01])
@@ -45,6 +48,42 @@ def test_a_spectrum_turned_back_is_the_waveform():
     spectrum = torch.fft.rfft(padded).transpose(1, 2)
     x = torch.cat([spectrum.abs().log(), spectrum.angle()], 1)
     assert torch.allclose(InverseSTFT(320)(x)[:, 0], wav, atol=1e-3)
+
+
+def test_noise_has_the_phases_above_its_ramp_and_none_below():
+    torch.manual_seed(0)
+    level, phase = torch.full((1, 641, 600), -1.0), torch.zeros(1, 641, 1) + torch.linspace(0, 3, 641)[:, None]
+    real, imag = NoisePhases(320, 1280, 24000, 4000, 6000)(torch.cat([level, phase.expand_as(level)], 1)).chunk(2, 1)
+    spectrum = torch.complex(real, imag)
+    edges = [round(f / 24000 * 1280) for f in (4000, 6000)]
+    given = torch.polar(level.exp(), phase.expand_as(level))
+    assert torch.allclose(spectrum[:, : edges[0] + 1], given[:, : edges[0] + 1], atol=1e-6)
+    high = spectrum[0, edges[1] : -1]
+    assert torch.allclose(high.abs(), level.exp()[0, edges[1] : -1], atol=1e-5)
+    turns = (high[:, 1:256] / high[:, :255]).angle()  # frames overlap, so neighbours are alike, but for chance
+    assert turns.std() > 0.5 and torch.allclose(high[:, :344], high[:, 256:], atol=1e-6)
+    middle = spectrum[0, edges[0] : edges[1]].abs().square().mean(1)
+    assert middle.mean() == pytest.approx(math.exp(-2), rel=0.1), "no dip of power where they meet"
+
+
+def test_noise_ends_the_repetition_at_the_rate_of_the_frames():
+    torch.manual_seed(0)
+    z = torch.randn(1, 16, 1).expand(-1, -1, 300)
+    alike = []
+    for noise in (None, (4000, 6000)):
+        torch.manual_seed(1)
+        with torch.inference_mode():
+            wav = Decoder(16, 24, 2, 48, noise=noise).eval()(z)[0, 0, 3200:-3200]
+        spectrum = torch.fft.rfft(wav.double())
+        spectrum[: len(spectrum) // 2] = 0  # above 6 kHz
+        high = torch.fft.irfft(spectrum)
+        alike.append((high[320:] @ high[:-320] / high.square().sum()).item())
+    assert alike[0] > 0.95 and abs(alike[1]) < 0.3
+
+
+def test_a_ramp_that_does_not_rise_is_refused():
+    with pytest.raises(ValueError, match="6000 Hz"):
+        Decoder(noise=(6000, 4000))
 
 
 @pytest.mark.parametrize(("length", "hop_length"), [(12, 4), (11, 4), (4, 4)])

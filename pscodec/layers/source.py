@@ -19,6 +19,7 @@ from pscodec.layers.spectrum import amplitude_of, margin_of
 
 LOWEST, HIGHEST = 50.0, 600.0  # pitches that are told, and learned, Hz
 NOISE = 1 << 16  # samples after which the noise comes again
+NOISE_FRAMES = 256  # frames after which its phases do
 
 
 class Excitation(nn.Module):
@@ -111,6 +112,60 @@ class SourceFilter(nn.Module):
         return torch.cat(
             [cos * real - sin * imag + noise * noise_real, cos * imag + sin * real + noise * noise_imag], 1
         )
+
+
+class NoisePhases(nn.Module):
+    """`[B, n_fft + 2, T]`, log amplitude and phase of each bin -> its real parts `[B, n_fft // 2 + 1, T]`, then the
+    imaginary ones, with phases of noise where voices have no others.
+
+    Between `low` and `high` (Hz) the phases that are given fade into those of a noise that goes on from frame to frame
+    and is the same for every signal; amplitudes stay, in the mean over the noise.
+    """
+
+    def __init__(self, hop_length, n_fft, sample_rate, low, high):
+        super().__init__()
+        if not 0 <= low < high:
+            raise ValueError(f"noise that begins at {low} Hz and is alone from {high} Hz on")
+        noise = torch.from_numpy(np.random.default_rng(0).standard_normal(NOISE_FRAMES * hop_length))
+        around = torch.cat([noise, noise[: n_fft - hop_length]])  # the last frame goes on into the first
+        spectra = torch.fft.rfft(around.unfold(0, n_fft, hop_length) * torch.hann_window(n_fft).double())
+        frequencies = torch.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
+        angle = math.pi / 2 * ((frequencies - low) / (high - low)).clamp(0, 1)
+        parts = torch.view_as_real(spectra / spectra.abs()).permute(2, 1, 0)  # [2, N, NOISE_FRAMES]
+        self.register_buffer("noise", (parts * angle.sin()[:, None]).flatten(0, 1).float(), persistent=False)
+        self.register_buffer("kept", angle.cos().repeat(2)[:, None].float(), persistent=False)
+
+    def forward(self, x):
+        return self.after(x)[0]
+
+    def after(self, x, n_frames=0):
+        """The same of a signal that goes on after `n_frames`; and how many it has then."""
+        amplitude, phase = x.float().chunk(2, 1)
+        amplitude = amplitude_of(amplitude)
+        at = (torch.arange(x.shape[-1], device=x.device) + n_frames) % NOISE_FRAMES
+        spectrum = torch.cat([phase.cos(), phase.sin()], 1) * self.kept + self.noise[:, at]
+        return torch.cat([amplitude, amplitude], 1) * spectrum, (n_frames + x.shape[-1]) % NOISE_FRAMES
+
+    def push_form(self):
+        return PushNoisePhases(self)
+
+
+class PushNoisePhases:
+    """`NoisePhases` in push form: what it remembers is a place in the noise."""
+
+    def __init__(self, phases):
+        self.phases = phases
+        self.reset()
+
+    def reset(self):
+        self.n_frames = 0
+
+    def push(self, x, last=False):
+        y, self.n_frames = self.phases.after(x, self.n_frames)
+        return y
+
+    def ready(self, n):
+        return n
 
 
 def _pulses(phase, f0, sample_rate):

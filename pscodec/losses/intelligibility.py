@@ -50,5 +50,12 @@ class Intelligibility(nn.Module):
             return (self.bands @ power).add(1e-9).sqrt()
 
 
+class STOILoss(Intelligibility):
+    """The same of a codec's output against what it was given."""
+
+    def forward(self, evidence):
+        return super().forward(evidence.output.wav_hat, evidence.wav)
+
+
 def _norm(x):
     return x.square().sum(-1, keepdim=True).add(1e-9).sqrt()

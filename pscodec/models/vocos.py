@@ -9,7 +9,8 @@ from torch import nn
 from pscodec.layers.conv import conv
 from pscodec.layers.convnext import ConvNeXt
 from pscodec.layers.hifigan import LayerNorm
-from pscodec.layers.spectrum import InverseSTFT, MelFrames
+from pscodec.layers.source import NoisePhases
+from pscodec.layers.spectrum import InverseParts, InverseSTFT, MelFrames
 
 PIECE = 10  # seconds at once (models/base): half as fast again as 2, for weights are most of what a layer reads
 
@@ -43,18 +44,37 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """`z` `[B, latent_dim, T]` -> `wav_hat` `[B, 1, T * hop_length]`."""
+    """`z` `[B, latent_dim, T]` -> `wav_hat` `[B, 1, T * hop_length]`.
+
+    `noise`: two frequencies in Hz between which its phases give way to those of noise (layers/source), for a network
+    that sees frames alone begins with the same ones in each: a buzz. None: all phases are its own.
+    """
 
     piece = PIECE
 
-    def __init__(self, latent_dim=256, width=320, n_blocks=8, hidden=960, hop_length=320, n_fft=1280):
+    def __init__(
+        self,
+        latent_dim=256,
+        width=320,
+        n_blocks=8,
+        hidden=960,
+        hop_length=320,
+        n_fft=1280,
+        noise=None,
+        sample_rate=24000,
+    ):
         super().__init__()
         self.hop_length = hop_length
         self.first = conv(latent_dim, width, 7, weight_norm=False, gain=0.7)
         self.blocks = nn.Sequential(*(ConvNeXt(width, hidden) for _ in range(n_blocks)))
         self.norm = LayerNorm(width)
         self.last = conv(width, n_fft + 2, 1, weight_norm=False, gain=0.3)
-        self.inverse = InverseSTFT(hop_length, n_fft)
+        if noise is None:
+            self.inverse = InverseSTFT(hop_length, n_fft)
+        else:
+            self.inverse = nn.Sequential(
+                NoisePhases(hop_length, n_fft, sample_rate, *noise), InverseParts(hop_length, n_fft)
+            )
 
     def forward(self, z):
         return self.inverse(self.last(self.norm(self.blocks(self.first(z)))))
