@@ -45,7 +45,9 @@ class Neural:
 
     def __init__(self, coder):
         self.coder = coder
-        self.stamp = f"{coder.fingerprint.hex()} {coder.model.n_q}"
+        # decoders trained further on the same codes share their fingerprint
+        trained = (str(coder.meta[key]) for key in ("step", "score") if key in coder.meta)
+        self.stamp = " ".join([coder.fingerprint.hex(), str(coder.model.n_q), *trained])
 
     def __call__(self, wav, sample_rate):
         stream = self.coder.encode(wav, sample_rate)

@@ -6,11 +6,13 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from pscodec import cli
 from pscodec.commands.bench import table
+from pscodec.data.kaldi import Utterance, write_data_dir
 from pscodec.prompts.campplus import CAMPPlus
 from pscodec.utils.hparams import compose, resolve
 from pscodec.utils.macs import count_macs
@@ -187,3 +189,24 @@ def test_codecs_beside_their_public_implementations(codec, monkeypatch, capsys):
     for line, unit in zip(lines[3:], (True, False), strict=True):
         ratios = [float(ratio) for ratio in re.findall(r"\( *([\d.]+)\)", line)]
         assert len(ratios) == 4 and all(ratio > 0 for ratio in ratios) and (ratios == [1.0] * 4) == unit
+
+
+def test_the_buzz_is_what_comes_again_in_every_frame():
+    line = runpy.run_path(str(ROOT / "tools/bench/buzz.py"))["line"]
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(48000)
+    frames = np.tile(rng.standard_normal(320), 150)
+    assert line(noise, 24000, 75, 6000) < 12 < 40 < line(frames, 24000, 75, 6000)
+    assert line(noise + frames, 24000, 75, 6000) > 1.5 * line(noise, 24000, 75, 6000)
+
+
+def test_the_buzz_of_a_codec_stands_beside_the_recordings(codec_exp, mini_corpus, tmp_path, capsys):
+    source = mini_corpus / "en_US_f_Allison/conf-nonextended.wav"
+    write_data_dir(tmp_path, [Utterance("a", "a", str(source), 1.0)])
+    main = runpy.run_path(str(ROOT / "tools/bench/buzz.py"))["main"]
+    with pytest.raises(SystemExit, match="nothing above 30000 Hz"):
+        main(["--data", str(tmp_path), "--codec", str(codec_exp), "--above", "3000", "30000"])
+    main(["--data", str(tmp_path), "--codec", str(codec_exp), "--above", "3000"])
+    rows = [row.split(" | ") for row in capsys.readouterr().out.splitlines() if row.startswith("| ")]
+    assert [row[0] for row in rows[1:]] == ["| recordings", f"| {codec_exp}"]
+    assert float(rows[2][1].rstrip(" |")) > 10 + float(rows[1][1].rstrip(" |")), "untrained, it repeats itself"

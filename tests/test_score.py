@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import shutil
 from pathlib import Path
@@ -21,7 +22,9 @@ from pscodec.data.kaldi import Utterance, write_data_dir
 from pscodec.data.recordings import find_recordings
 from pscodec.metrics.align import aligned
 from pscodec.metrics.stoi import stoi
+from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError
+from pscodec.utils.hparams import build_only
 
 RATE = 16000
 
@@ -310,3 +313,14 @@ def test_an_experiments_number_of_codebooks(tmp_path):
     one, two = (open_coder(f"{exp}{books}")(wav, RATE)[2]["bitrate_codes"] for books in (":1", ""))
     assert two == pytest.approx(2 * one, rel=0.02)
     assert open_coder(f"{exp}:1").stamp != open_coder(exp.as_posix()).stamp
+
+
+def test_a_decoder_trained_further_on_the_same_codes_is_scored_anew(tmp_path):
+    exp = make_experiment(tmp_path / "exp")
+    first = open_coder(exp.as_posix())
+    settings = exp / "hyperparams.yaml"
+    text = settings.read_text(encoding="utf-8")
+    settings.write_text(re.sub(r"(?m)^codes_of:", f"codes_of: {first.coder.fingerprint.hex()}", text), encoding="utf-8")
+    AtomicCheckpointer(exp / "save", {"codec": build_only(text, "codec")}).save_checkpoint({"step": 2, "score": 0.5})
+    second = open_coder(exp.as_posix())
+    assert second.coder.fingerprint == first.coder.fingerprint and second.stamp != first.stamp
