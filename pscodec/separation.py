@@ -50,7 +50,7 @@ def load_separator(exp, which="best", device="cpu", codec=None):
     if "separator" not in keys:
         raise UserError(f"{exp}: not an experiment of the separation recipe")
     separator = build_only(text, "separator")
-    meta = load_weights(exp, {"separator": separator}, which)
+    refiner = build_only(text, "refiner") if keys.get("refiner") else None
     coder = frozen = None
     if separator.domain == "embedding" or keys["coded_mixtures"]:
         codec = codec or keys["codec"]
@@ -58,7 +58,9 @@ def load_separator(exp, which="best", device="cpu", codec=None):
         if coder.fingerprint.hex() != keys["codec_fingerprint"]:
             raise UserError(f"{codec}: not the codec that {exp} was trained in, or trained further")
         frozen = FrozenCodec(coder.model, keys["sample_rate"], keys["normalise"])
-    return Unmixer(join(separator, frozen).to(device).eval(), coder, keys["sample_rate"], keys["n_src"], meta)
+    system = join(separator, frozen, refiner=refiner)
+    meta = load_weights(exp, system.parts, which)
+    return Unmixer(system.to(device).eval(), coder, keys["sample_rate"], keys["n_src"], meta)
 
 
 class Unmixer:
@@ -112,7 +114,7 @@ class Unmixer:
         mix, heard = itertools.tee(arriving()) if masked else (arriving(), None)
         window, overlap = (round(s * self.sample_rate / self.step) * self.step for s in (WINDOW, OVERLAP))
         voices = self._voices(windows(mix, window, window - overlap), overlap, peak)
-        for piece in self._masked(voices, heard) if masked else voices:
+        for piece in self._masked(voices, heard, peak) if masked else voices:
             piece = back.push(piece.cpu())[:, : count - given]  # the codec's last frame may be longer
             given += piece.shape[-1]
             yield piece
@@ -134,9 +136,13 @@ class Unmixer:
         z = joined((self._of_embedding(scale * wav) for wav in pieces), frames)
         yield from (wav[:, 0].float() / scale for wav in self._decoded(z))
 
-    def _masked(self, voices, heard):
+    def masks(self, peak):
+        """What masks a recording whose loudest sample is `peak`."""
+        return Masks(self.sample_rate, self.system.refiner, peak)
+
+    def _masked(self, voices, heard, peak):
         """Blocks `heard` of the recording, `[1, n]`, masked by `voices`, `[S, n]` at `_rate_out`: blocks `[S, m]`."""
-        masks, at_mix = Masks(self.sample_rate), Resampler(self._rate_out, self.sample_rate)
+        masks, at_mix = self.masks(peak), Resampler(self._rate_out, self.sample_rate)
         mix = torch.zeros(1, 0)
         for piece, last in with_last(voices):
             piece = at_mix.push(piece.cpu(), last)

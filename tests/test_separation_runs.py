@@ -132,12 +132,34 @@ def test_a_separator_is_tuned_by_the_masked_mixture(train, place):
     assert any(not torch.equal(a[name], b[name]) for name in a)
 
 
+def test_masks_are_corrected_by_what_alone_is_trained(train, place):
+    first = run(train, place, "residual_tcn_el", "residual_tcn_el")
+    exp = run(train, place, "residual_tcn_refined", "refined", "--init", str(first), "--ema_decay", "0.5")
+    assert 0 < curves(exp)[2, "train", "lr"] <= 2e-3
+    a, b = (torch.load(newest(x) / "separator.ckpt", weights_only=True) for x in (first, exp))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    mean = torch.load(newest(exp) / "refiner_mean.ckpt", weights_only=True)
+    plain, refined = load_separator(first), load_separator(exp)
+    assert mean["last.weight"].any() and torch.equal(mean["last.weight"], refined.system.refiner.last.weight)
+    again = run(train, place, "residual_tcn_refined", "refined_again", "--init", str(exp), "--tune_lr", "0")
+    kept = torch.load(newest(again) / "refiner.ckpt", weights_only=True)
+    assert all(torch.equal(mean[name], kept[name]) for name in mean), "--init takes a refiner that is there"
+    wav = 0.1 * torch.randn(1, 16000, generator=torch.Generator().manual_seed(0))
+    one, two = (unmixer.separate(wav, 8000) for unmixer in (plain, refined))
+    assert not torch.allclose(one, two, atol=1e-6) and torch.allclose(one.sum(0), two.sum(0), atol=1e-5)
+
+
 def newest(exp):
     return AtomicCheckpointer(exp / "save", {}, allow_partial_load=True).find_checkpoint().path
 
 
 @pytest.mark.parametrize(
-    ("config", "more"), [("codecformer_el", []), ("residual_tcn_el", ["--decay", "0", "--ema_decay", "0.5"])]
+    ("config", "more"),
+    [
+        ("codecformer_el", []),
+        ("residual_tcn_el", ["--decay", "0", "--ema_decay", "0.5"]),
+        ("residual_tcn_refined", ["--decay", "0", "--ema_decay", "0.5"]),
+    ],
 )
 def test_a_resumed_run_equals_an_unbroken_one(train, place, capsys, config, more):
     mute = ["--valid_decode", "0", *more]
@@ -145,15 +167,16 @@ def test_a_resumed_run_equals_an_unbroken_one(train, place, capsys, config, more
     broken = run(train, place, config, f"broken_{config}", *mute, "--epochs", "1")
     run(train, place, config, f"broken_{config}", *mute)
     assert "going on from step 1" in capsys.readouterr().out
-    files = ["separator"] + ["separator_mean"] * ("--ema_decay" in more)
+    name = "refiner" if "refined" in config else "separator"
+    files = [name] + [f"{name}_mean"] * ("--ema_decay" in more)
     for file in files:
         a, b = (torch.load(newest(exp) / f"{file}.ckpt", weights_only=True) for exp in (whole, broken))
-        assert all(torch.equal(a[name], b[name]) for name in a)
+        assert all(torch.equal(a[key], b[key]) for key in a)
     assert curves(whole)[2, "valid", "loss"] == curves(broken)[2, "valid", "loss"]
-    used = load_separator(whole, "last").system.separator.state_dict()  # the mean, where there is one
-    assert all(torch.equal(a[name], used[name]) for name in a)
-    last = torch.load(newest(whole) / "separator.ckpt", weights_only=True)
-    assert all(torch.equal(a[name], last[name]) for name in a) == (files == ["separator"])
+    used = load_separator(whole, "last").system.parts[name].state_dict()  # the mean, where there is one
+    assert all(torch.equal(a[key], used[key]) for key in a)
+    last = torch.load(newest(whole) / f"{name}.ckpt", weights_only=True)
+    assert all(torch.equal(a[key], last[key]) for key in a) == (files == [name])
 
 
 def test_an_experiment_of_before_a_key_goes_on(train, place, capsys):
@@ -219,6 +242,7 @@ def test_training_stops_when_its_time_is_over(train, place, capsys):
         ("codecformer_el", ["--n_bloks", "2"], "did you mean 'n_blocks'"),
         ("codecformer_el", ["--n_blocks", "2"], "was trained with another configuration"),
         ("sepformer_coded", ["--codec", "null"], "give --codec"),
+        ("residual_tcn_refined", ["--masked", "false"], "refiner: it learns from the masked mixture"),
     ],
 )
 def test_mistakes_are_one_line(train, place, config, options, message):

@@ -9,16 +9,18 @@ from conftest import ROOT
 from pscodec import cli, released, separation
 from pscodec.bin import release
 from pscodec.data.audio import load_audio, resample
-from pscodec.downstream.masks import Masks
+from pscodec.downstream.masks import Masks, masked
 from pscodec.inference import load_codec
 from pscodec.losses.separation import EmbeddingLoss
 from pscodec.separation import joined, load_separator, windows
 from pscodec.types import Separation
 from pscodec.utils.checkpoint import AtomicCheckpointer
 from pscodec.utils.errors import UserError
-from pscodec.utils.hparams import build_only, compose, resolve
+from pscodec.utils.hparams import build_only, compose, plain, resolve
 
 CONF = ROOT / "recipes/WSJ0Mix/separation/conf"
+SMALL = {"sample_rate": 16000, "n_src": 2, "channels": 16, "n_blocks": 2, "n_heads": 2, "hidden": 16}
+SMALL |= {"activation": "elu", "attend_every": 0}
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +28,8 @@ def exp(tmp_path_factory, tiny_exp):
     """An untrained separator in the embedding of the tiny codec, of mixtures at 16 kHz."""
     folder = tmp_path_factory.mktemp("separator") / "exp"
     coder = load_codec(tiny_exp)
-    facts = {"codec": str(tiny_exp), "codec_fingerprint": coder.fingerprint.hex(), "latent_dim": 32}
-    facts |= {"sample_rate": 16000, "n_src": 2, "channels": 16, "n_blocks": 2, "n_heads": 2, "hidden": 16}
-    text = resolve(compose(CONF / "residual_tcn_el.yaml"), facts | {"activation": "elu", "attend_every": 0})
+    facts = {"codec": str(tiny_exp), "codec_fingerprint": coder.fingerprint.hex(), "latent_dim": 32} | SMALL
+    text = resolve(compose(CONF / "residual_tcn_el.yaml"), facts)
     torch.manual_seed(0)
     separator = build_only(text, "separator")
     torch.nn.init.normal_(separator.output.linear.weight, std=0.3)
@@ -89,11 +90,11 @@ def test_rate_and_length_are_the_recordings(exp, rate, seconds, monkeypatch):
     monkeypatch.setattr(separation, "WINDOW", 1.0)
     monkeypatch.setattr(separation, "OVERLAP", 0.25)
     unmixer, wav = load_separator(exp), speech(seconds, rate)
-    for masked in (True, False):
-        voices = unmixer.separate(np.stack([wav, wav]), rate, masked)  # channels are averaged
+    for as_masks in (True, False):
+        voices = unmixer.separate(np.stack([wav, wav]), rate, as_masks)  # channels are averaged
         assert voices.shape == (2, wav.size) and torch.isfinite(voices).all()
         blocks = torch.from_numpy(wav)[None].split(997, -1)
-        again = torch.cat(list(unmixer.separate_blocks(blocks, rate, float(np.abs(wav).max()), masked)), 1)
+        again = torch.cat(list(unmixer.separate_blocks(blocks, rate, float(np.abs(wav).max()), as_masks)), 1)
         assert torch.allclose(voices, again, atol=1e-3 * voices.abs().max())
 
 
@@ -171,10 +172,43 @@ def test_what_is_no_separator_is_told(tiny_exp, exp, tmp_path):
         cli.main(["separate", "x.wav", "--exp", str(exp)])
 
 
-def test_a_released_separator_is_the_trained_one_without_pickle(exp, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def refined(exp, tmp_path_factory):
+    """The same, with a refiner of its masks that corrects at random."""
+    folder = tmp_path_factory.mktemp("refined") / "exp"
+    keys = plain((exp / "hyperparams.yaml").read_text())
+    facts = {key: keys[key] for key in ("codec", "codec_fingerprint", "latent_dim")} | SMALL
+    text = resolve(compose(CONF / "residual_tcn_refined.yaml"), facts | {"refiner_channels": 4, "refiner_blocks": 2})
+    refiner = build_only(text, "refiner")
+    torch.nn.init.normal_(refiner.last.weight)
+    parts = load_separator(exp).system.parts | {"refiner": refiner}
+    folder.mkdir()
+    (folder / "hyperparams.yaml").write_text(text)
+    AtomicCheckpointer(folder / "save", parts).save_checkpoint({"step": 1, "score": 1.0})
+    return folder
+
+
+def test_corrected_masks_in_windows_are_those_of_the_whole(exp, refined):
+    wav = torch.from_numpy(speech(9.3))[None]
+    uncorrected, corrected = load_separator(exp), load_separator(refined)
+    voices = corrected.separate(wav, 16000)
+    pieces = torch.cat(list(corrected.separate_blocks(wav.split(5001, -1), 16000, wav.abs().max().item())), 1)
+    assert torch.allclose(voices, pieces, atol=1e-3 * wav.abs().max())
+    assert torch.allclose(voices.sum(0), wav[0], atol=1e-5)
+    estimates = uncorrected.separate(wav, 16000, masked=False)
+    assert torch.equal(estimates, corrected.separate(wav, 16000, masked=False))
+    whole = masked(wav[None], estimates[None], 16000, corrected.system.refiner)[0]
+    assert torch.allclose(voices, whole, atol=1e-3 * wav.abs().max())
+    assert not torch.allclose(voices, uncorrected.separate(wav, 16000), atol=0.01)
+
+
+@pytest.mark.parametrize("kind", ["exp", "refined"])
+def test_a_released_separator_is_the_trained_one_without_pickle(kind, request, tmp_path, monkeypatch):
+    exp = request.getfixturevalue(kind)
     monkeypatch.setattr(released, "WEIGHTS", tmp_path)
     release.main(["--exp", str(exp), "--out", str(tmp_path / "given")])
-    assert sorted(p.name for p in (tmp_path / "given").iterdir()) == ["hyperparams.yaml", "separator.safetensors"]
+    files = ["hyperparams.yaml", *["refiner.safetensors"] * (kind == "refined"), "separator.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "given").iterdir()) == files
     assert released.names("separator") == ["given"] and released.names() == []
     wav = speech(1.0)
     given, trained = (load_separator(name).separate(wav, 16000) for name in ("given", exp))

@@ -3,8 +3,8 @@
   python -m pscodec.bin.release --exp exp/pscodec_small_24k --out pscodec/weights/pscodec_small_24k --half
 
 The folder is an experiment to `load_codec` and `--init`: hyperparams.yaml, codec.safetensors and, with
---discriminators, those for fine-tuning; or, of a separation experiment, to `load_separator`: separator.safetensors. The
-model card beside them is written by people.
+--discriminators, those for fine-tuning; or, of a separation experiment, to `load_separator`: separator.safetensors, and
+refiner.safetensors where one corrects its masks. The model card beside them is written by people.
 """
 
 import argparse
@@ -33,8 +33,9 @@ def main(argv=None):
     if not settings.is_file():
         raise UserError(f"{args.exp}: no hyperparams.yaml, so not an experiment")
     text = settings.read_text(encoding="utf-8")
-    part = "separator" if "separator" in YAML().load(text) else "codec"
-    names = (part, "discriminators") if args.discriminators else (part,)
+    keys = YAML().load(text)
+    part = "separator" if "separator" in keys else "codec"
+    names = [part, *(["refiner"] if keys.get("refiner") else []), *(["discriminators"] if args.discriminators else [])]
     modules = {name: build_only(text, name) for name in names}
     meta = load_weights(args.exp, modules, args.checkpoint)
     write_text(args.out / "hyperparams.yaml", without_folders(text))

@@ -197,10 +197,11 @@ def costs(experiments, paper):
     rows = []
     for e in experiments:
         cost, giga = e["cost"], lambda macs: f"{macs / 1e9:.2f}"
-        parts = {part: cost.get(part, {}).get("total", 0) for part in ("encoder", "separator", "decoder")}
+        parts = {part: cost.get(part, {}).get("total", 0) for part in ("encoder", "separator", "decoder", "refiner")}
+        heard = parts["decoder"] + parts["refiner"]
         encoded = 0 if e["cached"] else 1 + e["n_src"] if e["loss"] == "embedding" else 1
         decoded = e["n_src"] if e["loss"] == "waveform" else 0
-        training = parts["separator"] + encoded * parts["encoder"] + decoded * parts["decoder"]
+        training = parts["separator"] + encoded * parts["encoder"] + decoded * heard
         speeds = e["curves"].get("mixtures_per_second", {}).get("train", ([], []))[1]
         speed = float(np.median(speeds)) if speeds else None
         rows.append(
@@ -214,7 +215,7 @@ def costs(experiments, paper):
                     giga(cost["separator"]["plain"]),
                     giga(parts["decoder"]),
                     giga(training),
-                    giga(parts["encoder"] + parts["separator"] + e["n_src"] * parts["decoder"]),
+                    giga(parts["encoder"] + parts["separator"] + e["n_src"] * heard),
                     f"{speed:.1f}" if speed else "-",
                     f"{EPOCH / speed / 3600:.2f}" if speed else "-",
                 ],

@@ -24,7 +24,6 @@ from pscodec.bin.evaluate_separation import CEILING
 from pscodec.data.audio import load_audio, save_audio
 from pscodec.data.kaldi import read_data_dir, read_table
 from pscodec.data.mixture import MixtureDataset
-from pscodec.downstream.masks import Masks
 from pscodec.losses.separation import EmbeddingLoss, ordered
 from pscodec.separation import load_separator
 from pscodec.types import Separation
@@ -112,18 +111,21 @@ class Experiment:
     def cost(self):
         """MACs of each part for 2 s of one signal, as in Table IV of the paper: `{part: {total, attention, plain}}`.
 
-        The decoder's are of one source. Resampling is left out.
+        The decoder's, and the refiner's of its masks, are of one source. Resampling is left out.
         """
         mix = torch.zeros(1, 1, 2 * self.sample_rate, device=self.device)
         if not self.in_embedding:
             return {"separator": vars(count_macs(self.system.separator, mix))}
         z, _, _ = self.frozen.embed(mix)
         codec = self.frozen.codec
-        return {
+        cost = {
             "encoder": vars(count_macs(codec.encoder, codec.pad(self.frozen.up(mix)))),
             "separator": vars(count_macs(self.system.separator, z)),
             "decoder": vars(count_macs(codec.synthesise, z, {})),
         }
+        if self.system.refiner is not None:
+            cost["refiner"] = vars(count_macs(self.unmixer.masks(1.0).push, mix[0].cpu(), mix[0].cpu(), True))
+        return cost
 
 
 def stack(sides):
@@ -175,7 +177,8 @@ def estimates(experiment, item, sources, ways, enrolled, ceiling):
                 for output in wanted:
                     heard = wavs
                     if output == "masked":
-                        heard = Masks(experiment.sample_rate).push(item["mix"], wavs.cpu(), last=True)
+                        masks = experiment.unmixer.masks(item["mix"].abs().max().item())
+                        heard = masks.push(item["mix"], wavs.cpu(), last=True)
                     yield f"{prefix}{prompt}_{output}", heard
 
 

@@ -34,7 +34,8 @@ class SeparationBrain(SingleLoop):
             return None
         system = getattr(self.modules.system, "module", self.modules.system)  # one of several processes wraps it
         mean = WeightMean(system, self.hparams.ema_decay, [system.codec] if system.codec else [])
-        self.checkpointer.add_recoverable("separator_mean", mean.average.separator)
+        for name, part in mean.average.parts.items():
+            self.checkpointer.add_recoverable(f"{name}_mean", part)
         return mean
 
     def _to_device(self, batch):

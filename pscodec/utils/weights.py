@@ -58,6 +58,11 @@ def load_weights(exp, modules, which="best"):
     return meta
 
 
+def has_weights(exp, name, which="best"):
+    """Whether the experiment folder `exp` has weights of a part `name`."""
+    return _file(_weights(exp, which)[0], name).is_file()
+
+
 def grow_weights(exp, modules):
     """As `load_weights` of the best, into modules that have grown since. Returns lines that say what begins anew.
 

@@ -29,7 +29,7 @@ from pscodec.utils.files import write_text
 from pscodec.utils.hparams import build, compose, resolve
 from pscodec.utils.machine import best_precision, keep_memory
 from pscodec.utils.options import FREE_TO_CHANGE, check_same_model, parse_overrides
-from pscodec.utils.weights import load_weights
+from pscodec.utils.weights import has_weights, load_weights
 
 
 def options(argv=None):
@@ -118,6 +118,8 @@ def main(argv=None):
     text, coder = fill_in(composed, overrides, args.device)
     torch.manual_seed(YAML().load(text)["seed"])  # before anything is built
     hp = build(text)
+    if hp["refiner"] is not None and not (hp["masked"] and hp["loss"].domain == "waveform"):
+        raise UserError("refiner: it learns from the masked mixture alone; set masked, and a loss on waveforms")
     if if_main_process():
         # a longer training is the same training, and a codec is known by its fingerprint
         free = FREE_TO_CHANGE | {"epochs", "max_minutes", "valid_decode", "codec"}
@@ -125,8 +127,6 @@ def main(argv=None):
         write_text(args.exp / "hyperparams.yaml", text)
 
     separator = hp["separator"]
-    if args.init:
-        load_weights(folder(args.init), {"separator": separator})
     train, dev = datasets(hp, args.overfit)
     hp["loss"].to(args.device)
     frozen = FrozenCodec(coder.model, hp["sample_rate"], hp["normalise"]) if coder else None
@@ -134,13 +134,16 @@ def main(argv=None):
         frozen = None
     if hp["masked"] and separator.domain != "embedding":
         raise UserError("masked: this separator gives waveforms, and no codec decodes masks of them")
-    system = join(separator, frozen, hp["quantise"], hp["masked"])
+    system = join(separator, frozen, hp["quantise"], hp["masked"], hp["refiner"])
+    if args.init:
+        init, parts = folder(args.init), system.parts
+        load_weights(init, {name: parts[name] for name in parts if name == "separator" or has_weights(init, name)})
 
     if args.device == "cpu":
         keep_memory()
     precision = hp["precision"] if hp["precision"] != "auto" else best_precision(args.device)
     epochs = EpochCounter(hp["epochs"])
-    checkpointer = AtomicCheckpointer(args.exp / "save", {"separator": separator, "epochs": epochs})
+    checkpointer = AtomicCheckpointer(args.exp / "save", {**system.parts, "epochs": epochs})
     last = checkpointer.find_checkpoint()
     if last and hp["max_minutes"] and last.meta["minutes"] >= hp["max_minutes"]:
         print(f"{args.exp}: has trained for {last.meta['minutes']:.1f} minutes, max_minutes is {hp['max_minutes']}")
@@ -157,15 +160,18 @@ def main(argv=None):
         measure_statistics(separator, frozen, train, hp["standardise"])
     brain.begin(args.exp, batches)
     if if_main_process():
-        _introduce(brain.journal.say, args, hp, separator, precision, train, dev, last)
+        _introduce(brain.journal.say, args, hp, precision, train, dev, last)
     brain.fit(epochs, train_loader, valid_loader)
     if if_main_process():
         brain.journal.close()
 
 
-def _introduce(say, args, hp, separator, precision, train, dev, last):
-    size = sum(p.numel() for p in separator.parameters()) / 1e6
-    say(f"{args.exp}: {type(separator).__name__}, {size:.2f} M parameters, {args.device}, {precision}")
+def _introduce(say, args, hp, precision, train, dev, last):
+    size = {name: sum(p.numel() for p in hp[name].parameters()) for name in ("separator", "refiner") if hp[name]}
+    kind = type(hp["separator"]).__name__
+    say(f"{args.exp}: {kind}, {size['separator'] / 1e6:.2f} M parameters, {args.device}, {precision}")
+    if "refiner" in size:
+        say(f"  its masks are corrected by {size['refiner'] / 1e3:.1f} k, which alone are trained")
     loss, place = type(hp["loss"]).__name__, hp["train_embeddings"] or "live"
     say(f"  {loss}; codec {hp['codec'] or 'none'}; mixtures of {hp['n_src']} at {hp['sample_rate']} Hz")
     say(f"  {len(train)} mixtures for training, {len(dev)} for validation; embeddings {place}")
