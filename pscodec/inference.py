@@ -46,7 +46,7 @@ def load_codec(
     vectors: bool = False,
 ) -> "Coder":
     """The `Coder` of experiment folder `exp`, of its `best` (lowest validation score) or `last` checkpoint; or of a
-    released codec, by name (`pscodec_small_24k`, the default, comes with the package).
+    released codec, by name (`pscodec_small_24k_v2`, the default, comes with the package).
 
     Builds the codec alone: no discriminators, no optimizers, no training data. `precision`: `fp32`, `bf16`, or `auto`,
     bf16 where `device` computes it natively; then it is made for use (models/optimise), neither to train nor to save.

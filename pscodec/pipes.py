@@ -26,6 +26,14 @@ def open_input(source):
         yield file
 
 
+def beginning(source, most):
+    """The first `most` bytes of `source` (a path, or `-`), or fewer; a pipe, which has brought some, keeps them."""
+    if source == PIPE:
+        return sys.stdin.buffer.peek(most)
+    with open_input(source) as file:
+        return file.read(most)
+
+
 @contextlib.contextmanager
 def spooled_input():
     """Standard input as a file that can seek, which libsndfile needs: on the disk, not in memory."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-DEFAULT = "pscodec_small_24k"
+DEFAULT = "pscodec_small_24k_v2"
 SEPARATOR = "separator_small_16k"
 WEIGHTS = Path(__file__).parent / "weights"
 

@@ -1,7 +1,9 @@
 """Codecs to give away: what bin/release writes is what was trained, and what is collected to train on."""
 
 import importlib.util
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -86,7 +88,7 @@ def test_a_codec_that_comes_with_the_package_is_known_by_name_and_taken_by_defau
 
 
 def test_info_counts_the_parameters_of_the_whole_codec(capsys):
-    show_codec("pscodec_small_24k")
+    show_codec(released.DEFAULT)
     whole = sum(p.numel() for p in pscodec.load_codec(precision=None).model.parameters()) / 1e6
     assert whole > 8 and f"{whole:.1f} M parameters" in capsys.readouterr().out
 
@@ -106,6 +108,10 @@ def test_a_file_says_by_which_released_codec_it_is_decoded(tiny_exp, tmp_path, m
         cli.main(["decode", str(tmp_path / f"{name}.psc")])
         cli.main(["decode", str(tmp_path / f"{name}.psc"), str(tmp_path / "told.wav"), "--exp", name, "--force"])
         assert (tmp_path / f"{name}.wav").read_bytes() == (tmp_path / "told.wav").read_bytes()
+        with open(tmp_path / f"{name}.psc", "rb") as pipe:
+            monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=pipe))
+            cli.main(["decode", "-", "-o", str(tmp_path / "piped.wav"), "--force"])
+        assert (tmp_path / "piped.wav").read_bytes() == (tmp_path / "told.wav").read_bytes()
     with pytest.raises(SystemExit, match="coded by model another"):
         cli.main(["decode", str(tmp_path / "another.psc"), str(tmp_path / "y.wav"), "--exp", released.DEFAULT])
     (tmp_path / "foreign.psc").write_bytes(b"RIFF")

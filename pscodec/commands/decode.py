@@ -60,12 +60,10 @@ def work(settings, source, target):
 def written_by(source):
     """Name of the released codec that `.psc` file `source` says it is of; of what says nothing known, the default's."""
     from pscodec.bitstream import Header
+    from pscodec.pipes import beginning
 
-    if source == many.PIPE:
-        return released.DEFAULT
-    with open(source, "rb") as file:
-        try:
-            header, _ = Header.unpack(file.read(MOST_HEADER))
-        except ValueError:  # whoever decodes it will say so
-            header = None
+    try:
+        header, _ = Header.unpack(beginning(source, MOST_HEADER))
+    except ValueError:  # whoever decodes it will say so
+        header = None
     return header.model if header and header.model in released.names() else released.DEFAULT

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train pscodec_small_24k, the codec that comes with the package, and score it on speakers it never heard.
+# Train pscodec_small_24k, the first codec that came with the package, and score it on speakers it never heard.
 #
 #   python collect.py --speechocean762 DIR --resemblyzer DIR --rhasspy VOICE=DIR ... --out CORPUS   (README.md: where from)
 #   bash run.sh --corpus "$PWD/CORPUS"
