@@ -1,9 +1,9 @@
 """What was coded before is still decoded: files of what is released, and what came of them then.
 
-Those of pscodec_small_24k's version 2 were made by the program of 21 November 2026, of `tone()`; `wav` holds every sixteenth sample.
-That of version 3 is of 24 November 2026: its first and last packets hold codes drawn from the codec's language model
-and are entropy coded, the one between them holds random codes and is plain. That of pscodec_small_24k_v2 is of 30 November
-2026, of `tone()`, entropy coded; its decoder may become better, its codes stay.
+Those of pscodec_small_24k's version 2 were made by the program of 21 November 2026, of `tone()`; `wav` holds every
+sixteenth sample. That of version 3 is of 24 November 2026: its first and last packets hold codes drawn from the codec's
+language model and are entropy coded, the one between them holds random codes and is plain. That of pscodec_small_24k_v2
+is of 30 November 2026, of `tone()`, entropy coded; its decoder may become better, its codes stay.
 """
 
 import importlib.util
