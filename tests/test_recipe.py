@@ -17,10 +17,11 @@ import soundfile
 import torch
 import yaml
 from conftest import copy_voices
+from safetensors.torch import load_file
 
 from pscodec import bitstream, cli
 from pscodec.inference import load_codec
-from pscodec.utils.weights import codec_weights
+from pscodec.utils.weights import codec_state, codec_weights
 
 # smaller than the mini preset, and everything on: discriminators, restarts of dead codes, dropout, loader workers
 TINY = {
@@ -256,6 +257,20 @@ def test_two_processes_walk_the_stages_around_training(recipe, place, walked, tm
     ]
     assert tables[0][0] == tables[1][0] and [row[:5] for row in tables[0]] == [row[:5] for row in tables[1]]
     assert told.count("decoding with the best checkpoint") == told.count("wrote ") == 1
+
+
+def test_init_has_the_last_word_on_what_learns(recipe, place, walked, tmp_path, capsys):
+    """And `start_from` on what is frozen."""
+    short = {"total_steps": 1, "steps_per_epoch": 1, "num_workers": 0}
+    train_here(recipe, place, tmp_path / "first", seed=5, **short)
+    sources = {f"start_from.{part}": walked for part in ("encoder", "decoder")}
+    train_here(recipe, place, tmp_path / "second", init=tmp_path / "first", frozen="encoder", **sources, **short)
+    assert f"discriminators of {tmp_path / 'first'}; new: optimizers" in capsys.readouterr().out
+    begun = load_file(tmp_path / "second/save/theta_0.safetensors")
+    first, kept = (codec_state(exp)[0] for exp in (tmp_path / "first", walked))
+    for name, weight in begun.items():
+        assert torch.equal(weight, (kept if name.startswith("encoder.") else first)[name]), name
+    assert not torch.equal(first["encoder.first.bias"], kept["encoder.first.bias"])
 
 
 def finished(process):

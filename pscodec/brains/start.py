@@ -18,13 +18,14 @@ from pscodec.utils.weights import codec_state
 PARENT, THETA_0 = "parent", "theta_0"
 
 
-def start_from(codec, sources: dict[str, str], text: str, parent: Path | None = None) -> list[str]:
+def start_from(codec, sources: dict[str, str], text: str, parent: Path | None = None, init=None) -> list[str]:
     """Fill parts of `codec`; returns lines that tell what came whence.
 
     `sources`: name of a part -> `parent`, the best weights of that experiment folder (algorithm 1's theta_1);
     `theta_0`, those with which its training began; or another experiment folder or released codec, its best. Of one
     whose codec has no such part, the part is the whole codec. What is not named stays as it is. `text`: this
-    training's resolved configuration, in which each part must be what it is there.
+    training's resolved configuration, in which each part must be what it is there. `init`: the experiment that all of
+    the codec, and the discriminators, have been filled from before.
     Raises UserError for a part that the codec does not have, and an experiment that cannot serve.
     """
     parts = [name for name, _ in codec.named_children()]
@@ -46,8 +47,10 @@ def start_from(codec, sources: dict[str, str], text: str, parent: Path | None = 
             raise UserError(f"{exp}: its {name} is not this configuration's ({why})") from None
         size = sum(p.numel() for p in part.parameters()) / 1e6
         lines.append(f"  {name:<14} {size:8.3f} M parameters  {digest(part.state_dict())}  of {exp}, {of}")
-    anew = " ".join(name for name in parts if name not in sources)
-    return [*lines, f"  new: {f'{anew}, ' if anew else ''}discriminators, optimizers and schedule"] if sources else []
+    rest = " ".join(name for name in parts if name not in sources)
+    rest = f"{rest}, discriminators" if rest else "discriminators"
+    rest = f"{rest} of {init}; new: optimizers and schedule" if init else f"new: {rest}, optimizers and schedule"
+    return [*lines, f"  {rest}"] if sources else []
 
 
 def _trained(exp):

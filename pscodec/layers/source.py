@@ -50,25 +50,7 @@ class Excitation(nn.Module):
         return torch.stack([pulses, noise], 1), last, (n_samples + pulses.shape[1]) % NOISE
 
     def push_form(self):
-        return PushExcitation(self)
-
-
-class PushExcitation:
-    """`Excitation` in push form: what it remembers is a phase and a place in the noise."""
-
-    def __init__(self, excitation):
-        self.excitation = excitation
-        self.reset()
-
-    def reset(self):
-        self.cycles, self.n_samples = 0.0, 0
-
-    def push(self, x, last=False):
-        y, self.cycles, self.n_samples = self.excitation.after(x, self.cycles, self.n_samples)
-        return y
-
-    def ready(self, n):
-        return n * self.excitation.hop_length
+        return PushAfter(self.after, self.hop_length)
 
 
 class Spectra(nn.Module):
@@ -147,25 +129,28 @@ class NoisePhases(nn.Module):
         return torch.cat([amplitude, amplitude], 1) * spectrum, (n_frames + x.shape[-1]) % NOISE_FRAMES
 
     def push_form(self):
-        return PushNoisePhases(self)
+        return PushAfter(self.after)
 
 
-class PushNoisePhases:
-    """`NoisePhases` in push form: what it remembers is a place in the noise."""
+class PushAfter:
+    """The push form of what tells how a signal goes on: `after(x, *memory)` -> what `x` gives, and its memory then.
 
-    def __init__(self, phases):
-        self.phases = phases
+    `samples`: how many it gives for one.
+    """
+
+    def __init__(self, after, samples=1):
+        self.after, self.samples = after, samples
         self.reset()
 
     def reset(self):
-        self.n_frames = 0
+        self.memory = ()
 
     def push(self, x, last=False):
-        y, self.n_frames = self.phases.after(x, self.n_frames)
+        y, *self.memory = self.after(x, *self.memory)
         return y
 
     def ready(self, n):
-        return n
+        return n * self.samples
 
 
 def _pulses(phase, f0, sample_rate):

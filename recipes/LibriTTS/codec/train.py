@@ -4,9 +4,10 @@
     python train.py conf/pscodec_base.yaml --preset conf/presets/mini.yaml --exp exp/pscodec_base [--lr 2e-4 ...]
 
 Any scalar of conf/base.yaml can be given as an option. `--init exp/other` starts from that experiment's codec and
-discriminators, `--grow exp/other` too, where these are larger now; `--parent exp/first` is stage 4's: the experiment
-that gives the parts that the configuration's `start_from` says. The folder then holds hyperparams.yaml (what really
-ran), save/theta_0.safetensors (the initial weights), save/CKPT*, train_log.txt, curves.tsv and tensorboard/.
+discriminators, but for frozen parts that the configuration's `start_from` names; `--grow exp/other` too, where these
+are larger now; `--parent exp/first` is stage 4's: the experiment that gives the parts that `start_from` says. The
+folder then holds hyperparams.yaml (what really ran), save/theta_0.safetensors (the initial weights), save/CKPT*,
+train_log.txt, curves.tsv and tensorboard/.
 """
 
 import math
@@ -92,6 +93,11 @@ def codes_of(hp, parent):
     return load_codec(parent if origin == PARENT else origin, precision=None).fingerprint.hex()
 
 
+def within(name, parts):
+    """Whether the part `name` is one of `parts` or in one."""
+    return any(f"{name}.".startswith(f"{part}.") for part in parts)
+
+
 def loaders(hp, train, dev, world):
     size, rest = divmod(hp["batch_size"], world)
     if hp["accumulation"] < 1 or rest or size % hp["accumulation"]:
@@ -135,7 +141,9 @@ def main(argv=None):
     if args.init:
         load_weights(folder(args.init), learned)
     told = grow_weights(folder(args.grow), learned) if args.grow else []
-    told += start_from(codec, sources, text, args.parent)
+    if args.init:  # the last word on what learns
+        sources = {name: source for name, source in sources.items() if within(name, hp["frozen"])}
+    told += start_from(codec, sources, text, args.parent, args.init)
     try:
         codec.freeze(hp["frozen"])
     except ValueError as error:
