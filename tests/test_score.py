@@ -307,6 +307,19 @@ def test_anchors_prints_what_score_finds(codec_exp, mini_corpus, tmp_path, capsy
     assert 0.7 < float(rows[0][1]) < 0.85 and 1 < float(rows[3][2]) < 4.64
 
 
+def test_anchors_by_speaker_by_hand(tmp_path):
+    anchors = runpy.run_path(str(ROOT / "tools/bench/anchors.py"))
+    rows = [{"condition": "ours", "spk": "a", "utt": f"a{i}", "pesq": value} for i, value in enumerate((1.0, 3.0))]
+    rows += [{"condition": "other", "spk": "a", "utt": f"a{i}", "pesq": 1.0, "stoi": 0.5} for i in range(2)]
+    rows += [{"condition": name, "spk": "b", "utt": "b0", "pesq": 1.0} for name in ("ours", "other")]
+    found = anchors["by_speaker"](rows)
+    assert [(row["condition"], row["utt"], row["pesq"]) for row in found] == [
+        *(("ours", "a", 2.0), ("other", "a", 1.0), ("ours", "b", 1.0), ("other", "b", 1.0)),
+    ]
+    # speakers' differences are 1 and 0: t(0.975, 1) = 12.706, of a standard error of 0.5
+    assert anchors["differences"](found, "ours", "other").startswith("| ours less other | +0.500 ± 6.353 | ")
+
+
 def test_an_experiments_number_of_codebooks(tmp_path):
     exp = make_experiment(tmp_path / "two", n_residual=2, n_q_dropout=0.5)
     wav = syllables()

@@ -2,11 +2,12 @@
 """Codecs of this project beside Codec2, Lyra and Opus (NoLACE, too), on the same recordings, all bitrates from bytes.
 
   apt-get install codec2 opus-tools
-  python tools/bench/anchors.py --data DIR [--exp EXP ...] [--n-q 1 2] [--max-utts N]
+  python tools/bench/anchors.py --data DIR [--exp EXP ...] [--n-q 1 2] [--max-utts N] [--by-speaker]
 
 `pscodec score DIR --codec ...` at 16 kHz, printed in Markdown: the mean over utterances and its 95 % interval; then
 what each of ours has more or less than each of the others, utterance by utterance. DIR is a data dir (wav.scp ...), or
-a folder of recordings. What is not at hand of the others has a row of `-`.
+a folder of recordings. What is not at hand of the others has a row of `-`. With --by-speaker what is averaged, and
+compared, are speakers' means, for utterances of one speaker are alike.
 """
 
 import argparse
@@ -34,8 +35,23 @@ def at_hand():
     return found
 
 
+def by_speaker(rows):
+    """Each speaker's mean in each system as one row, in the place of those of his utterances."""
+    found = {}
+    for row in rows:
+        found.setdefault((row["condition"], row["spk"]), []).append(row)
+    return [
+        {"condition": condition, "utt": spk, **{metric: mean_ci(known(group, metric))["mean"] for metric in METRICS}}
+        for (condition, spk), group in found.items()
+    ]
+
+
+def known(rows, metric):
+    return [row[metric] for row in rows if row.get(metric) is not None]
+
+
 def differences(rows, ours, other):
-    """What system `ours` has more than `other`, a row: means over utterances, a star where 0 is out of the interval."""
+    """What system `ours` has more than `other`, a row: means over `rows`, a star where 0 is out of the interval."""
     by_system = {}
     for row in rows:
         by_system.setdefault(row["condition"], {})[row["utt"]] = row
@@ -56,6 +72,7 @@ def main(argv=None):
     parser.add_argument("--exp", nargs="*", default=[], help="experiments, or released codecs by name")
     parser.add_argument("--n-q", type=int, nargs="+", default=[], help="for each of them (default: all)")
     parser.add_argument("--max-utts", type=int, help="so many utterances, spread evenly")
+    parser.add_argument("--by-speaker", action="store_true", help="means over speakers, of a data dir that names them")
     args = parser.parse_args(argv)
     ours = [f"{exp}:{n}" for exp in args.exp for n in args.n_q] if args.n_q else args.exp
     others = at_hand()
@@ -68,22 +85,30 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as folder:
         found = score.score(options.parse_args([*words, "--out", folder]), Path(folder))
         rows = read_scores(Path(folder) / "scores.tsv")
+    if args.by_speaker:
+        if not all(row.get("spk") for row in rows):
+            raise UserError(f"{args.data}: names no speakers (utt2spk)")
+        rows = by_speaker(rows)
+    what = f", {len({row['utt'] for row in rows})} speakers" if args.by_speaker else ""
     systems = found["systems"]
     n = systems[[*others, *ours][0]]["utterances"]
     head = " | ".join(METRICS.values()) + " |\n|---|"
-    print(f"{args.data}: {n} utterances, {found['minutes']:.1f} min, scored at {found['sample_rate']} Hz")
+    print(f"{args.data}: {n} utterances{what}, {found['minutes']:.1f} min, scored at {found['sample_rate']} Hz")
     print(f"| codec | kbit/s | {head}--:|" + "--:|" * len(METRICS))
     for name in [*ANCHORS, *ours]:
         cells = ["-"] * (1 + len(METRICS))
         if name in systems:
-            entry = systems[name]
+            entry, own = systems[name], [row for row in rows if row["condition"] == name]
             cells = [
                 f"{entry['bitrate_total']['pooled'] / 1000:.2f}",
-                *(format_mean(entry[metric]) for metric in METRICS),
+                *(format_mean(mean_ci(known(own, metric))) for metric in METRICS),
             ]
         print(f"| {name} | " + " | ".join(cells) + " |")
     if ours and others:
-        print(f"\nutterance by utterance; *: 0 is not in the 95 % interval\n| | {head}" + "--:|" * len(METRICS))
+        print(
+            f"\n{'speaker by speaker' if args.by_speaker else 'utterance by utterance'}; *: 0 is not in the 95 % interval\n| | {head}"
+            + "--:|" * len(METRICS)
+        )
         for name in ours:
             for other in others:
                 print(differences(rows, name, other))
