@@ -105,10 +105,8 @@ def main(argv=None):
             ]
         print(f"| {name} | " + " | ".join(cells) + " |")
     if ours and others:
-        print(
-            f"\n{'speaker by speaker' if args.by_speaker else 'utterance by utterance'}; *: 0 is not in the 95 % interval\n| | {head}"
-            + "--:|" * len(METRICS)
-        )
+        pairs = "speaker by speaker" if args.by_speaker else "utterance by utterance"
+        print(f"\n{pairs}; *: 0 is not in the 95 % interval\n| | {head}" + "--:|" * len(METRICS))
         for name in ours:
             for other in others:
                 print(differences(rows, name, other))
