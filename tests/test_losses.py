@@ -2,14 +2,18 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from pesq import pesq
 
+from pscodec.data.audio import load_audio
 from pscodec.features import LogMel, stft
 from pscodec.losses.adversarial import FeatureMatching, HingeGenerator, hinge_discriminator
 from pscodec.losses.balancer import Balancer
 from pscodec.losses.base import ModelLoss, WeightedSum
 from pscodec.losses.intelligibility import Intelligibility, STOILoss
+from pscodec.losses.perceptual import PerceptualLoss
 from pscodec.losses.spectral import MultiMelL1, MultiMelL1L2, MultiSTFTL1, WavL1
 from pscodec.metrics.stoi import stoi as measured_stoi
 from pscodec.types import CodecOutput, Evidence, Judged
@@ -221,3 +225,40 @@ def test_intelligibility_leads_to_the_clean_envelopes():
         losses[-1].backward()
         optimizer.step()
     assert found.grad.isfinite().all() and losses[-1] < 0.6 * losses[0]
+
+
+def test_the_perceptual_loss_is_nearly_raw_pesq(mini_corpus):
+    """Of white and of coloured noise, of noise that follows the speech, and of a steep low-pass filter."""
+    wav, _ = load_audio(mini_corpus / "en_US_f_Allison/conf-nonextended.wav", 16000)
+    g = torch.Generator().manual_seed(0)
+    noise = torch.randn(wav.shape, generator=g)
+    red = torch.fft.irfft(torch.fft.rfft(noise) / (1 + torch.arange(wav.shape[1] // 2 + 1) / 500), wav.shape[1])
+    worse = [wav + n * wav.std() / n.std() * 10 ** (-snr / 20) for n in (noise, red) for snr in (30, 20, 10, 0)]
+    worse += [wav + wav * noise * level for level in (0.05, 0.2, 0.8)]
+    worse += [torch.fft.irfft(torch.fft.rfft(wav) * (torch.arange(wav.shape[1] // 2 + 1) < wav.shape[1] // 8))]
+    loss = PerceptualLoss(16000)
+    points = np.array([4.5 - loss.distance(made, wav).item() for made in worse])
+    scores = np.array([pesq(16000, wav[0].numpy(), made[0].numpy(), "wb") for made in worse])
+    assert np.corrcoef(0.999 + 4 / (1 + np.exp(3.8224 - 1.3669 * points)), scores)[0, 1] > 0.95  # P.862.2, eq. 1
+    assert np.abs(4.5 - points - loss.distance(0.1 * worse[3], wav).item()).min() < 0.01, "levels are aligned"
+    evidence = heard(wav[None], worse[3][None])
+    assert loss(evidence).item() == pytest.approx(4.5 - points[3]), "of a codec"
+
+
+def test_the_perceptual_loss_leads_to_the_recording(voice):
+    wav, _ = load_audio(voice)
+    loss = PerceptualLoss()
+    assert loss.distance(wav, wav).item() < 0.05
+    torch.manual_seed(0)
+    found = torch.nn.Parameter(wav + 0.05 * torch.randn_like(wav))
+    optimizer, losses = torch.optim.Adam([found], lr=0.003), []
+    for _ in range(50):
+        losses.append(loss.distance(found, wav))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert found.grad.isfinite().all() and losses[-1] < 0.7 * losses[0]
+    for silent in (torch.zeros(1, 9600), 1e-9 * torch.ones(1, 9600)):
+        made = torch.nn.Parameter(silent.clone())
+        loss.distance(made, silent).backward()
+        assert made.grad.isfinite().all()
