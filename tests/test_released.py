@@ -1,5 +1,6 @@
 """Codecs to give away: what bin/release writes is what was trained, and what is collected to train on."""
 
+import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
@@ -50,6 +51,28 @@ def test_half_the_bytes_code_alike(tiny_exp, tmp_path):
     wav = 0.1 * torch.randn(1, 24000)
     whole, half = (pscodec.load_codec(tmp_path / name, precision="fp32") for name in ("whole", "half"))
     assert (whole.encode(wav, 24000).codes == half.encode(wav, 24000).codes).mean() > 0.9
+
+
+def test_eight_bits_of_a_part_leave_the_codes_and_nearly_the_sound(tiny_exp, tmp_path):
+    for name, options in (("half", []), ("eight", ["--eight-bits", "decoder"])):
+        release.main(["--exp", str(tiny_exp), "--out", str(tmp_path / name), "--half", *options])
+    wav = 0.1 * torch.randn(1, 24000)
+    half, eight = (pscodec.load_codec(tmp_path / name, precision=None) for name in ("half", "eight"))
+    stream = half.encode(wav, 24000)
+    assert np.array_equal(eight.encode(wav, 24000).codes, stream.codes)
+    states = [coder.model.state_dict() for coder in (half, eight)]
+    large = {key for key, value in states[0].items() if key.startswith("decoder.") and value.dim() > 1}
+    for key, value in states[0].items():
+        off = (value.float() - states[1][key].float()).abs()
+        assert (off.max() <= value.abs().max() / 220) if key in large else not off.any(), key
+    assert any((states[0][key] != states[1][key]).any() for key in large)
+    kept = load_file(tmp_path / "eight/codec.safetensors")
+    assert {key for key, value in kept.items() if value.dtype == torch.int8} == large
+    stream.header = dataclasses.replace(stream.header, fingerprint=eight.fingerprint)
+    one, two = half.decode(half.encode(wav, 24000)), eight.decode(stream)
+    assert (one - two).square().mean() < 1e-3 * one.square().mean()
+    with pytest.raises(SystemExit, match="there is no part 'decode'; there are"):
+        release.main(["--exp", str(tiny_exp), "--out", str(tmp_path / "x"), "--eight-bits", "decode"])
 
 
 def test_what_is_no_experiment_is_told_with_the_names_of_codecs_that_are_there(tmp_path):

@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 
 from pscodec.utils.errors import UserError
 
+SCALE = ".scale_of_8_bits"
+
 
 def is_whole(path):
     """Whether a file of a checkpoint is as it was written: a zip of tensors, or a few characters."""
@@ -106,6 +108,23 @@ def _load(module, name, state, folder):
         ) from None
 
 
+def in_eight_bits(key, weight):
+    """What a file holds of `weight` `[C, ...]`, called `key`: whole numbers to 127, and how much one is worth in each
+    of its C outputs."""
+    scale = (weight.abs().flatten(1).amax(1) / 127).half()
+    numbers = weight / scale.float().clamp(min=1e-12).view(-1, *[1] * (weight.dim() - 1))
+    return {key: numbers.round().clamp(-127, 127).to(torch.int8), key + SCALE: scale}
+
+
+def read_released(path):
+    """The tensors of a file of bin/release, those in eight bits as floats."""
+    state = load_file(path)
+    for key in [key for key in state if key.endswith(SCALE)]:
+        scale, key = state.pop(key).float(), key.removesuffix(SCALE)
+        state[key] = state[key] * scale.view(-1, *[1] * (state[key].dim() - 1))
+    return state
+
+
 def read_public(path):
     """The tensors that somebody else's program wrote to file `path`, `.safetensors` or torch's; nothing is unpickled.
 
@@ -154,7 +173,7 @@ def _weights(exp, which):
                 meta = {key: float(value) for key, value in (file.metadata() or {}).items() if key in ("step", "score")}
         except SafetensorError as error:
             raise UserError(f"{released}: {error}") from None
-        return exp, load_file, meta
+        return exp, read_released, meta
     folder, meta = _checkpoint(exp, which)
     if folder is None:
         raise UserError(f"{exp}: no checkpoint; run stage 3")
