@@ -51,7 +51,7 @@ def main(argv=None):
         with atomic_path(args.out / f"{name}.safetensors") as partial:
             save_file(state, partial, {key: str(meta[key]) for key in ("step", "score") if key in meta})
         size = (args.out / f"{name}.safetensors").stat().st_size / 1e6
-        print(f"{args.out / name}.safetensors: {size:.1f} MB, of step {meta.get('step', '?')}")
+        print(f"{args.out / name}.safetensors: {size:.2f} MB, of step {meta.get('step', '?')}")
 
 
 def without_folders(text):

@@ -23,8 +23,8 @@ class Masks:
 
     Both come in pieces; all told, they give the same samples as in one. `sample_rate`: theirs (Hz). Windows, square
     roots of Hann's, are of 64 ms: the best of 32 to 128 ms for speech at 16 kHz, as the magnitudes themselves were
-    among their powers. `refiner` (downstream.refiner, on the CPU; None: no such network) corrects them, given the
-    loudest sample of the mixture, its `peak`.
+    among their powers. `refiner` (downstream.refiner; None: no such network) corrects them, given the loudest sample
+    of the mixture, its `peak`; then what comes out is later by its context.
     """
 
     def __init__(self, sample_rate, refiner=None, peak=1.0):
