@@ -47,10 +47,16 @@ def start_from(codec, sources: dict[str, str], text: str, parent: Path | None = 
             raise UserError(f"{exp}: its {name} is not this configuration's ({why})") from None
         size = sum(p.numel() for p in part.parameters()) / 1e6
         lines.append(f"  {name:<14} {size:8.3f} M parameters  {digest(part.state_dict())}  of {exp}, {of}")
-    rest = " ".join(name for name in parts if name not in sources)
+    rest = " ".join(name for name in parts if not _all_of(name, modules[name], sources))
     rest = f"{rest}, discriminators" if rest else "discriminators"
     rest = f"{rest} of {init}; new: optimizers and schedule" if init else f"new: {rest}, optimizers and schedule"
     return [*lines, f"  {rest}"] if sources else []
+
+
+def _all_of(name, part, sources):
+    """Whether the part `name`, or each part of it that has weights, is one of `sources`."""
+    inner = [f"{name}.{child}" for child, module in part.named_children() if module.state_dict()]
+    return name in sources or bool(inner) and all(child in sources for child in inner)
 
 
 def _trained(exp):
