@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,6 +69,14 @@ def test_eight_bits_of_a_part_leave_the_codes_and_nearly_the_sound(tiny_exp, tmp
     assert any((states[0][key] != states[1][key]).any() for key in large)
     kept = load_file(tmp_path / "eight/codec.safetensors")
     assert {key for key, value in kept.items() if value.dtype == torch.int8} == large
+    shutil.copytree(tmp_path / "eight", tmp_path / "damaged")
+    for damaged in (
+        {key: value for key, value in kept.items() if key != min(large)},
+        kept | {min(large): kept[min(large)][:1]},
+    ):
+        save_file(damaged, tmp_path / "damaged/codec.safetensors")
+        with pytest.raises(UserError, match="is of no weight that is there"):
+            pscodec.load_codec(tmp_path / "damaged")
     stream.header = dataclasses.replace(stream.header, fingerprint=eight.fingerprint)
     one, two = half.decode(half.encode(wav, 24000)), eight.decode(stream)
     assert (one - two).square().mean() < 1e-3 * one.square().mean()

@@ -117,10 +117,13 @@ def in_eight_bits(key, weight):
 
 
 def read_released(path):
-    """The tensors of a file of bin/release, those in eight bits as floats."""
+    """The tensors of a file of bin/release, those in eight bits as floats. Raises UserError where the two parts of one
+    do not fit."""
     state = load_file(path)
-    for key in [key for key in state if key.endswith(SCALE)]:
-        scale, key = state.pop(key).float(), key.removesuffix(SCALE)
+    for name in [name for name in state if name.endswith(SCALE)]:
+        key, scale = name.removesuffix(SCALE), state.pop(name).float()
+        if key not in state or scale.shape != state[key].shape[:1]:
+            raise UserError(f"{path}: {name} is of no weight that is there")
         state[key] = state[key] * scale.view(-1, *[1] * (state[key].dim() - 1))
     return state
 
