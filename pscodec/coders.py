@@ -19,7 +19,7 @@ from pscodec.utils.errors import UserError
 from pscodec.utils.weights import read_public
 
 NAMES = (
-    "an experiment or pscodec_small_24k_v2 (:2 with two codebooks), "
+    "an experiment or pscodec_small_24k_v2 (:2 with two codebooks; +30 with a search of 30 steps), "
     "encodec:6, dac:6, opus:6, nolace:6, lyra:3.2 (kbit/s), codec2:3200"
 )
 ENCODEC = "encodec_24khz-d7cc33bc.th"
@@ -34,10 +34,17 @@ def open_coder(name):
     kind, _, option = name.partition(":")
     if kind in OTHERS and not (Path(kind) / "hyperparams.yaml").is_file():
         return OTHERS[kind](option)
-    folder, _, books = name.rpartition(":") if name.rpartition(":")[2].isdigit() else (name, "", "")
+    rest, steps = _number_after("+", name)
+    folder, books = _number_after(":", rest)
     if not (released.folder(folder) / "hyperparams.yaml").is_file():
         raise UserError(f"no codec {name}; there are {NAMES}")
-    return Neural(load_codec(folder, precision="auto", n_q=int(books) if books else None))
+    return Neural(load_codec(folder, precision="auto", n_q=books, search=steps or 0))
+
+
+def _number_after(sign, name):
+    """What stands before the last `sign`, and the number after it; all of `name` and None where there is no such."""
+    rest, _, number = name.rpartition(sign)
+    return (rest, int(number)) if rest and number.isdigit() else (name, None)
 
 
 class Neural:
@@ -47,7 +54,8 @@ class Neural:
         self.coder = coder
         # decoders trained further on the same codes share their fingerprint
         trained = (str(coder.meta[key]) for key in ("step", "score") if key in coder.meta)
-        self.stamp = " ".join([coder.fingerprint.hex(), str(coder.model.n_q), *trained])
+        searched = [f"+{coder.search.steps}"] if coder.search else []
+        self.stamp = " ".join([coder.fingerprint.hex(), str(coder.model.n_q), *trained, *searched])
 
     def __call__(self, wav, sample_rate):
         stream = self.coder.encode(wav, sample_rate)

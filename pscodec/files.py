@@ -49,7 +49,8 @@ def encode_file(coder, source, target, prompt=OWN, raw_rate=None):
         out = stack.enter_context(open_output(target))
         out.write(writer.begin())
         n_samples = 0
-        for wav, codes, scales in coder.encode_pieces(_resampled(blocks, rate, new)):
+        side = coder.side(header, [prompt]) if coder.search else None
+        for wav, codes, scales in coder.encode_pieces(_resampled(blocks, rate, new), side):
             n_samples += wav.shape[-1]
             out.write(writer.push(codes, scales))
             out.flush()

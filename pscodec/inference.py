@@ -24,6 +24,7 @@ from pscodec.features import FBank, LogMel
 from pscodec.models.optimise import optimise
 from pscodec.pieces import Pieces
 from pscodec.profile import Profile, Tokens, Vector, find_profile
+from pscodec.search import Search
 from pscodec.side_tokens import FILE, SideTokens
 from pscodec.types import Prompt
 from pscodec.utils.errors import UserError
@@ -44,6 +45,7 @@ def load_codec(
     packet: float | None = None,
     sampling: dict | None = None,
     vectors: bool = False,
+    search: int = 0,
 ) -> "Coder":
     """The `Coder` of experiment folder `exp`, of its `best` (lowest validation score) or `last` checkpoint; or of a
     released codec, by name (`pscodec_small_24k_v2`, the default, comes with the package).
@@ -56,7 +58,8 @@ def load_codec(
     folder, or `auto`, the one in `exp`; None codes them plainly, and finds those in `exp` all the same to decode with.
     `sampling`: how a codec that generates what it decodes is to do so, where not as it is configured
     (models.sampling.Sampling). `vectors`: send prompts as vectors of 8-bit numbers, even where `exp` has codebooks that
-    make few tokens of them (side_tokens). Raises UserError in one line.
+    make few tokens of them (side_tokens). `search`: steps of a search for better codes than the encoder's
+    (search.Search), tens of times slower. Raises UserError in one line.
     """
     exp = released.folder(exp)
     if not (exp / "hyperparams.yaml").is_file():
@@ -85,9 +88,10 @@ def load_codec(
         raise UserError(f"device {device}: {str(error).splitlines()[0]}") from None
     model.eval()
     languages = Languages(exp, fingerprint, model, entropy)
+    search = Search(model, search) if search else None
     model = optimise(model, precision) if precision else model
     tokens = SideTokens.load(exp / FILE)
-    return Coder(model, meta, exp.resolve().name, fingerprint, languages, packet, tokens, vectors)
+    return Coder(model, meta, exp.resolve().name, fingerprint, languages, packet, tokens, vectors, search)
 
 
 def _set_sampling(model, exp, sampling):
@@ -102,7 +106,8 @@ def _set_sampling(model, exp, sampling):
 class Coder(Pieces):
     """Wraps a `Codec` for recordings. `meta` says which checkpoint it is (step, score), `name` is for people,
     `languages` (entropy.find.Languages) has the language models for it, `packet` is the seconds of a packet, `tokens`
-    (side_tokens.SideTokens) has the codebooks of what it sends of a prompt, which with `vectors` are only read by."""
+    (side_tokens.SideTokens) has the codebooks of what it sends of a prompt, which with `vectors` are only read by,
+    `search` (search.Search) finds its codes in the place of the encoder."""
 
     def __init__(
         self,
@@ -114,8 +119,9 @@ class Coder(Pieces):
         packet=None,
         tokens=None,
         vectors=False,
+        search=None,
     ):
-        super().__init__(model)
+        super().__init__(model, search)
         self.meta, self.name = meta or {}, name
         self.tokens, self.vectors = tokens or SideTokens(), vectors
         self.languages, self.packet = languages or Languages(), packet or 1.0
@@ -305,7 +311,9 @@ class Coder(Pieces):
             for item, p in zip(items, prompts, strict=True)
         ]
         signals = [resample(signal, sample_rate, self.model.sample_rate) for item in items for signal in item]
-        coded = zip(*self.codes_of(signals), signals, strict=True)
+        profiles = [p for p in prompts if isinstance(p, Profile)]
+        sides = [self.side(header, profiles) for item in headers for header in item] if self.search else None
+        coded = zip(*self.codes_of(signals, sides), signals, strict=True)
         streams = [
             [
                 Stream(header, codes, wav.shape[-1], scales=scales)

@@ -13,14 +13,17 @@ FADE = 0.02  # seconds from speech to the silence of a lost stretch, and back
 
 
 class Pieces:
-    """What `model`, a `Codec`, makes of signals at its own rate, and of codes."""
+    """What `model`, a `Codec`, makes of signals at its own rate, and of codes; with `search` (search.Search), which
+    wants to know with what side (`Coder.side`) they will be decoded, the codes that it finds."""
 
-    def __init__(self, model):
-        self.model, self.device = model, next(model.parameters()).device
+    def __init__(self, model, search=None):
+        self.model, self.device, self.search = model, next(model.parameters()).device, search
 
-    def codes_of(self, wavs):
+    def codes_of(self, wavs, sides=None):
         """Codes `[K, T]` (numpy) of each of `wavs` `[C, L]` at the codec's rate, and the scales of their packets."""
         codes, none = [None] * len(wavs), [[] for _ in wavs]
+        if self.search:
+            return [self.search.codes(wav, side) for wav, side in zip(wavs, sides, strict=True)], none
         if self.model.chunk:
             pieces = [list(self.encode_pieces([wav])) for wav in wavs]
             codes = [np.concatenate([found for _, found, _ in coded], 1) for coded in pieces]
@@ -62,10 +65,13 @@ class Pieces:
         return torch.cat(list(self.decode_pieces(zip(blocks, scales, strict=True), side)), 1)
 
     @torch.inference_mode()
-    def encode_pieces(self, wavs):
+    def encode_pieces(self, wavs, side=None):
         """Blocks `[C, n]` of a recording at the codec's rate -> triples of each, the codes `[K, t]` (numpy) that it
         completes, and the scales of their packets; the last one may have an empty block. A codec of chunks cuts them
         anew; another one that cannot be streamed answers only at the end."""
+        if self.search:
+            yield from ((wav, codes, []) for wav, codes in self.search.pieces(wavs, side))
+            return
         if self.model.chunk:
             new = 0  # where in a chunk what was not in the one before begins
             for wav, codes, scale in encode_chunks(self.model, cut(wavs, self.model.chunk, self.model.overlap)):

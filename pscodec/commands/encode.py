@@ -13,7 +13,8 @@ DETAILS = """
 Channels are averaged; a codec of two takes both, or one twice. Without --prompt and --profile every recording is its
 own prompt, by its first 30 seconds. A pipe of a WAV (or FLAC ...) file is read to its end before it is coded; --raw
 samples are coded as they come. With --entropy, packets that a language model makes smaller are; whoever decodes needs
-it, too.
+it, too. With --search the codes are the best of STEPS tries, each decoded and compared with the recording: the more,
+the better and slower (30: some twice as long as the recording); whoever decodes need not know.
 """
 FILE_PACKET = 5.0  # seconds: what a language model is told anew at its beginning, a file can wait for
 
@@ -28,6 +29,9 @@ def add_arguments(parser):
     speaker.add_argument("--no-prompt", action="store_true", help="send nothing of the speaker")
     parser.add_argument("--vectors", action="store_true", help="send a prompt as vectors, where the codec has tokens")
     parser.add_argument("--n-q", type=int, help="the first so many of a codec that serves several bitrates")
+    parser.add_argument(
+        "--search", type=int, default=0, metavar="STEPS", help="look for better codes, in so many steps"
+    )
     parser.add_argument("--entropy", help="language model to code packets with: its folder, or auto, the codec's own")
     parser.add_argument(
         "--packet", type=float, help="seconds of a packet (1; entropy coded files 5), but for codecs of chunks"
@@ -48,9 +52,17 @@ def run(args):
 
     if args.raw != bool(args.sample_rate):
         raise UserError("--raw and --sample-rate need each other")
+    if args.raw and args.search:
+        raise UserError("--search looks ahead; --raw samples are coded as they come")
     speaker = {"prompt": args.prompt, "own": not args.no_prompt, "profiles": (args.profile,) if args.profile else ()}
     waited_for = args.raw or many.PIPE in (*args.inputs, args.output)
-    more = {"entropy": args.entropy, "packet": args.packet, "waited_for": waited_for, "vectors": args.vectors}
+    more = {
+        "entropy": args.entropy,
+        "packet": args.packet,
+        "waited_for": waited_for,
+        "vectors": args.vectors,
+        "search": args.search,
+    }
     settings = many.settings(args, **speaker, raw=args.sample_rate or 0, n_q=args.n_q, **more)
     suffixes = SUFFIXES | ({".raw", ".pcm"} if args.raw else set())
     pairs, wrong = many.tasks(args.inputs, args.output, suffixes, SUFFIX)

@@ -20,9 +20,9 @@ class Settings:
     """What every process needs to know: which codec and how; of whom (a path, or each recording its `own` prompt, or
     none); `raw`, the rate of samples without a header (encode) or whether to write such (decode); the codebooks to
     code with (None: all); `entropy`: the language model, and `packet`, the seconds of a packet, where chosen;
-    `waited_for`: whether what is coded goes on at once, through a pipe; `vectors`: prompts are not sent as tokens. For
-    separators: where their `codec` has moved, and whether what it has `decoded` is asked for. `sampling`: pairs, of how
-    a codec is to generate (add_sampling)."""
+    `waited_for`: whether what is coded goes on at once, through a pipe; `vectors`: prompts are not sent as tokens;
+    `search`: steps in which codes are searched. For separators: where their `codec` has moved, and whether what it has
+    `decoded` is asked for. `sampling`: pairs, of how a codec is to generate (add_sampling)."""
 
     exp: str
     which: str
@@ -38,6 +38,7 @@ class Settings:
     packet: float | None = None
     waited_for: bool = False
     vectors: bool = False
+    search: int = 0
     codec: str | None = None
     decoded: bool = False
     sampling: tuple = ()
@@ -133,7 +134,7 @@ def load(settings):
 
     keep_memory()
     how = (settings.which, settings.device, settings.precision, settings.n_q, settings.entropy, settings.packet)
-    return load_codec(settings.exp, *how, dict(settings.sampling), settings.vectors)
+    return load_codec(settings.exp, *how, dict(settings.sampling), settings.vectors, settings.search)
 
 
 codec = functools.lru_cache(maxsize=1)(load)  # this process's

@@ -2,7 +2,7 @@
 """Codecs of this project beside Codec2, Lyra and Opus (NoLACE, too), on the same recordings, all bitrates from bytes.
 
   apt-get install codec2 opus-tools
-  python tools/bench/anchors.py --data DIR [--exp EXP ...] [--n-q 1 2] [--max-utts N] [--by-speaker]
+  python tools/bench/anchors.py --data DIR [--exp EXP ...] [--n-q 1 2] [--search 0 30] [--max-utts N] [--by-speaker]
 
 `pscodec score DIR --codec ...` at 16 kHz, printed in Markdown: the mean over utterances and its 95 % interval; then
 what each of ours has more or less than each of the others, utterance by utterance. DIR is a data dir (wav.scp ...), or
@@ -71,14 +71,29 @@ def main(argv=None):
     parser.add_argument("--data", required=True, help="a data dir")
     parser.add_argument("--exp", nargs="*", default=[], help="experiments, or released codecs by name")
     parser.add_argument("--n-q", type=int, nargs="+", default=[], help="for each of them (default: all)")
+    parser.add_argument("--search", type=int, nargs="+", default=[0], help="steps of a search for codes (%(default)s)")
     parser.add_argument("--max-utts", type=int, help="so many utterances, spread evenly")
     parser.add_argument("--by-speaker", action="store_true", help="means over speakers, of a data dir that names them")
+    parser.add_argument("--jobs", type=int, default=1, help="processes (%(default)s)")
     args = parser.parse_args(argv)
     ours = [f"{exp}:{n}" for exp in args.exp for n in args.n_q] if args.n_q else args.exp
+    ours = [f"{name}+{steps}" if steps else name for name in ours for steps in args.search]
     others = at_hand()
     if not [*others, *ours]:
         raise UserError("nothing to score: none of the others is at hand, and no --exp is named")
-    words = [args.data, "--codec", *others, *ours, "--sample-rate", "16000", "--metrics", " ".join(METRICS)]
+    words = [
+        args.data,
+        "--codec",
+        *others,
+        *ours,
+        "--sample-rate",
+        "16000",
+        "--metrics",
+        " ".join(METRICS),
+        "--jobs",
+        str(args.jobs),
+    ]
+    words += ["--jobs", str(args.jobs)]
     words += ["--max-files", str(args.max_utts)] if args.max_utts else []
     options = argparse.ArgumentParser()
     score.add_arguments(options)
