@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pscodec.quantizers.codebook import Codebook
+from pscodec.quantizers.fsq import FSQ
 from pscodec.quantizers.rvq import GroupResidualVQ, ResidualVQ
 from pscodec.types import Plan
 
@@ -212,3 +213,39 @@ def test_training_with_fewer_codebooks_teaches_only_those():
     vq.n_q = 2
     vq(torch.randn(2, 4, 5)).loss.backward()
     assert [book.entries.grad is not None for book in vq.codebooks] == [True, True, False]
+
+
+def test_finite_scalars_by_hand():
+    """Two codes a frame, of three levels (-1, 0, 1) times four (-2, -1, 0, 1)."""
+    fsq = FSQ(4, levels=[3, 4], n_groups=2)
+    torch.nn.init.eye_(fsq.project_in.weight)
+    torch.nn.init.eye_(fsq.project_out.weight)
+    torch.nn.init.zeros_(fsq.project_in.bias), torch.nn.init.zeros_(fsq.project_out.bias)
+    z = torch.tensor([[[9.0, 0.1], [-9.0, 0.0], [-9.0, 0.0], [9.0, -0.1]]], requires_grad=True)  # [1, 4, 2]
+    q = fsq(z)
+    # digits: (2, 0) and (0, 3), then (1, 2) twice, the first of them the least
+    assert q.codes.tolist() == [[[2, 7], [9, 7]]]
+    assert q.z_q[0].tolist() == [[1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0], [0.5, 0.0]]
+    assert (fsq.codebook_size, fsq.n_q, fsq.n_groups, q.loss.item()) == (12, 2, 2, 0.0)
+    assert torch.equal(fsq.decode(q.codes), q.z_q)
+    q.z_q.sum().backward()
+    # through the rounding as if it were not there: of 3 levels 1.001 tanh' (0.1), where 9 is at its end
+    assert z.grad[0, 0].tolist() == pytest.approx([0.0, 1.001 * (1 - np.tanh(0.1) ** 2)], abs=1e-5)
+
+
+@pytest.mark.parametrize("levels", [[3], [8, 8, 8], [8, 5, 5, 5], [3, 4]])
+def test_all_levels_are_used_and_read_back(levels):
+    torch.manual_seed(0)
+    fsq = FSQ(6, levels)
+    torch.nn.init.eye_(fsq.project_in.weight)
+    q = fsq(8 * torch.rand(4, 6, 20000) - 4)
+    assert q.codes.shape == (4, 1, 20000) and len(q.codes.unique()) == fsq.codebook_size == np.prod(levels)
+    assert q.codes.min() == 0 and q.codes.max() == fsq.codebook_size - 1
+    assert torch.allclose(fsq.decode(q.codes), q.z_q, atol=1e-5)
+    assert fsq.decode(q.codes[..., :0]).shape == (4, 6, 0)
+
+
+def test_finite_scalars_are_of_three_levels_at_least():
+    for levels in ([], [8, 2]):
+        with pytest.raises(ValueError, match="3 at least"):
+            FSQ(6, levels)

@@ -17,7 +17,9 @@ import pscodec
 from pscodec import cli, released
 from pscodec.bin import release
 from pscodec.commands.info import show_codec
+from pscodec.inference import Coder
 from pscodec.utils.errors import UserError
+from pscodec.utils.hparams import build_only, compose, resolve
 
 RECIPE = Path(__file__).parent.parent / "recipes/Small24k"
 
@@ -161,3 +163,13 @@ def test_the_second_codec_codes_with_one_to_four_codebooks_and_its_language_mode
     plain, coded = (tmp_path / name for name in ("x.psc", "xauto.psc"))
     assert coded.stat().st_size < 0.95 * plain.stat().st_size
     assert coded.with_suffix(".wav").read_bytes() == plain.with_suffix(".wav").read_bytes()
+
+
+@pytest.mark.parametrize(("codes", "bitrate"), [(1, 675), (2, 1350)])
+def test_the_same_bits_without_codebooks(codes, bitrate):
+    """conf/fsq.yaml, through coding and decoding."""
+    text = resolve(compose(RECIPE / "conf/fsq.yaml", []), {"n_groups": codes})
+    coder = Coder(build_only(text, "codec").eval())
+    assert coder.model.bitrate == bitrate and coder.bits == 9
+    stream = coder.encode(0.1 * torch.randn(1, 24000), 24000)
+    assert stream.codes.shape == (codes, 75) and coder.decode(stream).shape == (1, 24000)
