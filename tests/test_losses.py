@@ -13,6 +13,7 @@ from pscodec.losses.adversarial import FeatureMatching, HingeGenerator, hinge_di
 from pscodec.losses.balancer import Balancer
 from pscodec.losses.base import ModelLoss, WeightedSum
 from pscodec.losses.intelligibility import Intelligibility, STOILoss
+from pscodec.losses.neurogram import NSIMLoss
 from pscodec.losses.perceptual import PerceptualLoss
 from pscodec.losses.spectral import MultiMelL1, MultiMelL1L2, MultiSTFTL1, WavL1
 from pscodec.metrics.stoi import stoi as measured_stoi
@@ -253,6 +254,55 @@ def test_the_perceptual_loss_leads_to_the_recording(voice):
     found = torch.nn.Parameter(wav + 0.05 * torch.randn_like(wav))
     optimizer, losses = torch.optim.Adam([found], lr=0.003), []
     for _ in range(50):
+        losses.append(loss.distance(found, wav))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert found.grad.isfinite().all() and losses[-1] < 0.7 * losses[0]
+    for silent in (torch.zeros(1, 9600), 1e-9 * torch.ones(1, 9600)):
+        made = torch.nn.Parameter(silent.clone())
+        loss.distance(made, silent).backward()
+        assert made.grad.isfinite().all()
+
+
+def test_nsim_is_visqols():
+    from visqol.nsim import measure_patch_similarity
+
+    torch.manual_seed(0)
+    clean = 20 * torch.rand(2, 21, 20)
+    heard = clean + 4 * torch.randn(2, 21, 20)
+    ours = NSIMLoss().similarity(clean, heard).mean((1, 2))
+    patches = zip(clean.double().numpy(), heard.double().numpy(), strict=True)
+    theirs = [measure_patch_similarity(*pair).similarity for pair in patches]
+    assert ours.tolist() == pytest.approx(theirs, abs=1e-4)
+
+
+def test_its_loss_follows_visqol(mini_corpus):
+    """The same noises and filter as PESQ is followed through."""
+    from visqol import VisqolApi
+
+    wav, _ = load_audio(mini_corpus / "en_US_f_Allison/conf-nonextended.wav", 16000)
+    g = torch.Generator().manual_seed(0)
+    noise = torch.randn(wav.shape, generator=g)
+    worse = [wav + noise * wav.std() * 10 ** (-snr / 20) for snr in (40, 30, 20, 10, 0)]
+    worse += [wav + wav * noise * level for level in (0.05, 0.2, 0.8)]
+    api, loss = VisqolApi(), NSIMLoss(16000)
+    api.create(mode="speech", use_lattice_model=True)
+    alike = [1 - loss.distance(made, wav).item() for made in worse]
+    theirs = [api.measure_from_arrays(wav[0].double().numpy(), made[0].double().numpy(), 16000).vnsim for made in worse]
+    assert np.corrcoef(alike, theirs)[0, 1] > 0.95 and np.abs(np.subtract(alike, theirs)).max() < 0.15
+    assert loss.distance(0.1 * worse[2], wav).item() == pytest.approx(1 - alike[2], abs=0.01), "levels are aligned"
+    assert loss(heard(wav[None], worse[2][None])).item() == pytest.approx(1 - alike[2]), "of a codec"
+
+
+def test_nsim_leads_to_the_recording(voice):
+    wav, _ = load_audio(voice)
+    loss = NSIMLoss()
+    assert loss.distance(wav, wav).item() < 1e-3
+    torch.manual_seed(0)
+    found = torch.nn.Parameter(wav + 0.01 * torch.randn_like(wav))
+    optimizer, losses = torch.optim.Adam([found], lr=0.001), []
+    for _ in range(30):
         losses.append(loss.distance(found, wav))
         optimizer.zero_grad()
         losses[-1].backward()
