@@ -22,13 +22,14 @@ from pscodec.utils.files import atomic_path
 LARGEST_WAV = 4_000_000_000  # bytes; longer ones become RF64
 
 
-def encode_file(coder, source, target, prompt=OWN, raw_rate=None):
+def encode_file(coder, source, target, prompt=OWN, raw_rate=None, shown=None):
     """Code recording `source` to `.psc` file `target` (paths, or `-`). Returns its header, its samples and the bytes of
     its codes where they are entropy coded (else None).
 
     `prompt` as in `Coder.encode`; OWN is the recording's first 30 s, which a pipe waits for. `raw_rate`: `source`
-    is signed 16-bit little endian samples at so many Hz, of the codec's channels in turn, coded as they come. Raises
-    UserError naming the file, with nothing written to a path.
+    is signed 16-bit little endian samples at so many Hz, of the codec's channels in turn, coded as they come. `shown`
+    passes on what it is given, blocks and how many they are (None: nobody knows), for those who wait. Raises UserError
+    naming the file, with nothing written to a path.
     """
     with contextlib.ExitStack() as stack:
         if raw_rate:
@@ -50,6 +51,8 @@ def encode_file(coder, source, target, prompt=OWN, raw_rate=None):
         out.write(writer.begin())
         n_samples = 0
         side = coder.side(header, [prompt]) if coder.search else None
+        if shown:
+            blocks = shown(blocks, None if length is None else -(-length // (coder.model.piece * rate)))
         for wav, codes, scales in coder.encode_pieces(_resampled(blocks, rate, new), side):
             n_samples += wav.shape[-1]
             out.write(writer.push(codes, scales))

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from pscodec.losses.base import WeightedSum
 from pscodec.losses.intelligibility import STOILoss
+from pscodec.losses.neurogram import NSIMLoss
 from pscodec.losses.perceptual import PerceptualLoss
 from pscodec.losses.spectral import MultiMelL1, MultiSTFTL1
 from pscodec.types import CodecOutput, Evidence
@@ -33,8 +34,8 @@ class Search:
     a decoding and its gradient. Raises UserError for a codec that cannot be searched.
 
     Latents are rounded to codes in every step, with straight-through gradients; of all steps the codes with the lowest
-    loss are kept, and those of the encoder are among them. What is heard: the losses of the released decoders
-    (recipes/Small24k/conf/pscodec_small_24k_v2_decoder.yaml).
+    loss are kept, and those of the encoder are among them. What is heard: spectra, Mel spectra, and what STOI, PESQ and
+    ViSQOL hear; weights by trials on speakers of `dev` (recipes/Small24k/RESULTS.md).
     """
 
     def __init__(self, model, steps=30):
@@ -52,8 +53,9 @@ class Search:
             "stft": MultiSTFTL1(floor=FLOOR),
             "stoi": STOILoss(rate),
             "perceptual": PerceptualLoss(rate),
+            "nsim": NSIMLoss(rate),
         }
-        weights = {"mel": 2, "stft": 2, "stoi": 20, "perceptual": 1}
+        weights = {"mel": 2, "stft": 2, "stoi": 20, "perceptual": 1, "nsim": 10}
         self.loss = WeightedSum(terms, weights).to(next(model.parameters()).device)
 
     def codes(self, wav, side):

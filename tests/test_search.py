@@ -166,6 +166,18 @@ def test_from_the_command_line(tiny_exp, tmp_path):
         cli.main([*words, "-o", str(tmp_path / "raw.psc"), *raw])
 
 
+def test_who_waits_for_a_long_file_sees_how_far_it_is(tiny_exp, tmp_path, monkeypatch, capsys):
+    for name, seconds in (("short", 1.5), ("long", 21)):
+        save_audio(tmp_path / f"{name}.wav", noise(seconds), RATE)
+    monkeypatch.setattr(search, "WINDOW", 2.0)
+    words = ["--exp", str(tiny_exp), "--precision", "fp32", "--no-prompt", "--search", "1"]
+    cli.main(["encode", str(tmp_path / "short.wav"), *words])
+    assert capsys.readouterr().err == ""
+    cli.main(["encode", str(tmp_path / "long.wav"), *words])
+    assert "search: 100%" in capsys.readouterr().err
+    assert pscodec.load_codec(tiny_exp).read(tmp_path / "long.psc").codes.shape == (1, 21 * 75)
+
+
 def test_by_name_where_codecs_are_scored(tiny_exp):
     wav, name = noise(0.6), tiny_exp.as_posix()
     searched, plain = open_coder(f"{name}:1+2"), open_coder(f"{name}:1")

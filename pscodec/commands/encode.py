@@ -80,8 +80,16 @@ def work(settings, source, target):
     coder = many.codec(settings)
     if settings.entropy and settings.packet is None and not settings.waited_for:
         coder.packet = FILE_PACKET
-    header, n_samples, coded = encode_file(coder, source, target, _speaker(settings), settings.raw)
+    shown = _shown if settings.search else None
+    header, n_samples, coded = encode_file(coder, source, target, _speaker(settings), settings.raw, shown)
     return header, n_samples, header.sizes(-(-n_samples // header.hop_length), coded)
+
+
+def _shown(blocks, n):
+    """`blocks` as they are searched, with the time that is left of many."""
+    from pscodec.utils.progress import progress
+
+    return progress(blocks, "search", n, disable=n is not None and n < 6)
 
 
 @functools.lru_cache(maxsize=1)
