@@ -298,9 +298,11 @@ def test_anchors_prints_what_score_finds(codec_exp, mini_corpus, tmp_path, capsy
     (tmp_path / "ref").mkdir()
     shutil.copy(mini_corpus / "en_US_f_Allison/conf-nonextended.wav", tmp_path / "ref")
     main = runpy.run_path(str(ROOT / "tools/bench/anchors.py"))["main"]
-    main(["--data", str(tmp_path / "ref"), "--exp", str(codec_exp)])
+    main(["--data", str(tmp_path / "ref"), "--exp", str(codec_exp), "--search", "0", "2", "--jobs", "2"])
     lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    rows, differences = lines[1:7], lines[8:]
+    rows, differences = lines[1:8], lines[9:]
+    assert [row[0] for row in rows[5:]] == [f"| {codec_exp}", f"| {codec_exp}+2"] and rows[5][1] == rows[6][1]
+    assert rows[5][2:] != rows[6][2:] and differences[-1][0].startswith(f"| {codec_exp}+2 less ")
     assert [row[0] for row in rows[:5]] == ["| codec2:700C", "| codec2:3200", "| lyra:3.2", "| opus:6", "| nolace:6"]
     assert differences[1][0] == f"| {codec_exp} less codec2:3200"
     assert float(differences[1][1]) == pytest.approx(float(rows[5][2]) - float(rows[1][2]), abs=0.002)
