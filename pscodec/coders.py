@@ -19,7 +19,7 @@ from pscodec.utils.errors import UserError
 from pscodec.utils.weights import read_public
 
 NAMES = (
-    "an experiment or pscodec_small_24k_v2 (:2 with two codebooks; +30 with a search of 30 steps), "
+    "an experiment or pscodec_small_24k_v2 (:2 with two codebooks; +10 with a search of 10 steps), "
     "encodec:6, dac:6, opus:6, nolace:6, lyra:3.2 (kbit/s), codec2:3200"
 )
 ENCODEC = "encodec_24khz-d7cc33bc.th"

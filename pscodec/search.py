@@ -26,6 +26,7 @@ WINDOW = 10.0  # seconds searched at once; memory grows with them
 CONTEXT = 0.5  # seconds to either side that are decoded, too, but stay as they are
 SHORTEST = 0.5  # seconds that losses are shown at least
 RATE = 0.25  # of Adam, in root mean squared errors of the quantizer; falls to a tenth of it
+COMMITMENT = 0.3  # times the distance from the encoder's latents, in squared errors: decoders know codes like those
 FLOOR = 0.2  # magnitudes below it are not told apart, as the released codecs were trained
 
 
@@ -34,11 +35,11 @@ class Search:
     a decoding and its gradient. Raises UserError for a codec that cannot be searched.
 
     Latents are rounded to codes in every step, with straight-through gradients; of all steps the codes with the lowest
-    loss are kept, and those of the encoder are among them. What is heard: spectra, Mel spectra, and what STOI, PESQ and
-    ViSQOL hear; weights by trials on speakers of `dev` (recipes/Small24k/RESULTS.md).
+    loss are kept, the encoder's among them. What is heard: spectra, Mel spectra, and what STOI, PESQ and ViSQOL hear;
+    weights by trials on speakers of `dev` (recipes/Small24k/RESULTS.md).
     """
 
-    def __init__(self, model, steps=30):
+    def __init__(self, model, steps=10):
         if model.chunk:
             raise UserError("a codec of chunks has no search for its codes")
         if model.sampling:
@@ -96,16 +97,17 @@ class Search:
             after = encoded[..., start + n :]
             after = model.quantizer(after).z_q if after.shape[2] else after
             before = model.quantizer.decode(before.to(device)) if start else encoded[..., :0]
-            z = encoded[..., start : start + n].clone()
-            error = (model.quantizer(z).z_q - z).square().mean().sqrt()
-        z.requires_grad_()
-        optimizer = torch.optim.Adam([z], lr=RATE * error.item(), betas=(0.9, 0.99))
+            encoded = encoded[..., start : start + n]
+            error = (model.quantizer(encoded).z_q - encoded).square().mean()
+        z = encoded.clone().requires_grad_()
+        optimizer = torch.optim.Adam([z], lr=RATE * error.sqrt().item(), betas=(0.9, 0.99))
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0.1, self.steps)
         best, found = None, None
         for step in range(self.steps + 1):
             quantized = model.quantizer(z)
             made = model.synthesise(torch.cat([before, quantized.z_q, after], 2), side)
             loss, _ = self.loss(Evidence(_long(wav, model), CodecOutput(_long(made, model))))
+            loss = loss + COMMITMENT * (quantized.z_q - encoded).square().mean() / error
             if best is None or loss < best:
                 best, found = loss.detach(), quantized.codes
             if step < self.steps:

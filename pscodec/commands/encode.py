@@ -14,7 +14,7 @@ Channels are averaged; a codec of two takes both, or one twice. Without --prompt
 own prompt, by its first 30 seconds. A pipe of a WAV (or FLAC ...) file is read to its end before it is coded; --raw
 samples are coded as they come. With --entropy, packets that a language model makes smaller are; whoever decodes needs
 it, too. With --search the codes are the best of STEPS tries, each decoded and compared with the recording: the more,
-the better and slower (30: some twice as long as the recording); whoever decodes need not know.
+the better and slower (10: some two thirds of the recording's time on one core); whoever decodes need not know.
 """
 FILE_PACKET = 5.0  # seconds: what a language model is told anew at its beginning, a file can wait for
 

@@ -2,7 +2,7 @@
 """Codecs of this project beside Codec2, Lyra and Opus (NoLACE, too), on the same recordings, all bitrates from bytes.
 
   apt-get install codec2 opus-tools
-  python tools/bench/anchors.py --data DIR [--exp EXP ...] [--n-q 1 2] [--search 0 30] [--max-utts N] [--by-speaker]
+  python tools/bench/anchors.py --data DIR [--exp EXP ...] [--n-q 1 2] [--search 0 10] [--max-utts N] [--by-speaker]
 
 `pscodec score DIR --codec ...` at 16 kHz, printed in Markdown: the mean over utterances and its 95 % interval; then
 what each of ours has more or less than each of the others, utterance by utterance. DIR is a data dir (wav.scp ...), or
