@@ -7,8 +7,10 @@ from conftest import make_experiment
 
 import pscodec
 from pscodec import cli, search
+from pscodec.bin import decode
 from pscodec.coders import open_coder
 from pscodec.data.audio import load_audio, resample, save_audio
+from pscodec.data.kaldi import Utterance, write_data_dir
 from pscodec.inference import Coder
 from pscodec.metrics.pesq import pesq
 from pscodec.metrics.stoi import stoi
@@ -164,6 +166,17 @@ def test_from_the_command_line(tiny_exp, tmp_path):
     raw = ["--raw", "--sample-rate", "16000", "--search", "4"]
     with pytest.raises(SystemExit, match="--search looks ahead; --raw samples are coded as they come"):
         cli.main([*words, "-o", str(tmp_path / "raw.psc"), *raw])
+
+
+def test_in_stage_5(tmp_path):
+    exp = make_experiment(tmp_path / "bare", vpp_enc=None, melp_enc=None)
+    save_audio(tmp_path / "x.wav", noise(0.7), RATE)
+    write_data_dir(tmp_path / "data/test", [Utterance("a-1", "a", str(tmp_path / "x.wav"), 0.7)])
+    words = ["--exp", str(exp), "--data", str(tmp_path / "data"), "--device", "cpu", "--search", "2"]
+    decode.main([*words, "--out", str(tmp_path / "out")])
+    coder = pscodec.load_codec(exp, search=2)
+    sent = coder.read(next((tmp_path / "out").rglob("*.psc")))
+    assert np.array_equal(sent.codes, coder.encode(load_audio(tmp_path / "x.wav")[0], RATE, None).codes)
 
 
 def test_who_waits_for_a_long_file_sees_how_far_it_is(tiny_exp, tmp_path, monkeypatch, capsys):

@@ -164,6 +164,7 @@ def main(argv=None):
     )
     parser.add_argument("--vectors", action="store_true", help="send prompts as vectors, where the codec has tokens")
     parser.add_argument("--max-utts", type=int, help="decode at most so many utterances a split, spread evenly")
+    many.add_search(parser)
     many.add_sampling(parser)
     parser.add_argument("--allow-pipes", action="store_true", help="run the commands in wav.scp")
     parser.add_argument("--nj", type=int, default=1, help="processes on a CPU (%(default)s)")
@@ -177,7 +178,7 @@ def main(argv=None):
             raise UserError(f"--prompts names {split}, which is not among --splits ({args.splits})")
 
     more = {"n_q": args.n_q, "entropy": args.entropy, "packet": args.packet, "vectors": args.vectors}
-    more["sampling"] = many.sampling(args)
+    more |= {"search": args.search, "sampling": many.sampling(args)}
     settings = many.Settings(str(args.exp), args.checkpoint, args.device, "fp32", True, **more)
     how = settings, args.allow_pipes
     _sender.cache_clear()  # of an experiment that has been trained on since

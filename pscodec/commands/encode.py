@@ -29,9 +29,7 @@ def add_arguments(parser):
     speaker.add_argument("--no-prompt", action="store_true", help="send nothing of the speaker")
     parser.add_argument("--vectors", action="store_true", help="send a prompt as vectors, where the codec has tokens")
     parser.add_argument("--n-q", type=int, help="the first so many of a codec that serves several bitrates")
-    parser.add_argument(
-        "--search", type=int, default=0, metavar="STEPS", help="look for better codes, in so many steps"
-    )
+    many.add_search(parser)
     parser.add_argument("--entropy", help="language model to code packets with: its folder, or auto, the codec's own")
     parser.add_argument(
         "--packet", type=float, help="seconds of a packet (1; entropy coded files 5), but for codecs of chunks"

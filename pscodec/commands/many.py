@@ -68,6 +68,11 @@ def add_precision(parser, **options):
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), help=told, **options)
 
 
+def add_search(parser):
+    told = "look for better codes than the encoder's, in so many (search.Search): 10 are a good number, 0 none"
+    parser.add_argument("--search", type=int, default=0, metavar="STEPS", help=told)
+
+
 def add_sampling(parser):
     """The options of codecs that generate what they decode; `sampling(args)` has those that were given."""
     group = parser.add_argument_group("of codecs that generate what they decode (LaDiffCodec)")
