@@ -253,7 +253,7 @@ def load_pair(job):
     return ref[0], hyp[0], rate, rates
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=16)
 def _coder(name):
     """This process's codec `name`."""
     return open_coder(name)
