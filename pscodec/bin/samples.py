@@ -1,6 +1,6 @@
 """A page of samples: recordings beside what codecs make of them, to hear and to see.
 
-    python -m pscodec.bin.samples --data data/test --codec pscodec_small_24k:1 opus:6 codec2:3200 --out docs/samples
+    python -m pscodec.bin.samples --data data/test --codec pscodec_small_24k_v2:1 opus:6 codec2:3200 --out docs/samples
 
 Utterances are spread evenly over the data dir, so that none are chosen; each is its own prompt. Writes OUT/index.html,
 what it plays (Ogg Vorbis, far above the rates that are compared) and spectrograms in two themes. `--codec` takes the

@@ -6,7 +6,7 @@ from pathlib import Path
 DETAILS = """
   pscodec score clean/ decoded/                            two folders: a/b.wav is compared with a/b.flac
   pscodec score data/test other/wav.scp third/             several systems, a column each; wav.scp, data dirs
-  pscodec score clean/ --codec pscodec_small_24k:1 encodec:6 opus:6 codec2:3200 --jobs 4
+  pscodec score clean/ --codec pscodec_small_24k_v2:1 encodec:6 opus:6 codec2:3200 --jobs 4
   pscodec score clean/ decoded/ --metrics "pesq stoi wer" --whisper tiny.en --json scores.json
 
 Means over the recordings with 95 % intervals; rates of errors are pooled. Scores that need no reference stand for

@@ -40,7 +40,7 @@
 #   --decode-args "..."            options for bin/decode in stage 5: --sampler dpm --steps 10 of LaDiffCodec    (none)
 #   --checkpoint best|last         what stage 5 decodes                                          (best)
 #   --compare "A B:1"              codecs for stages 5 to 7 beside this one: experiments or released ones; :K, of K codebooks
-#                                  (mini: pscodec_small_24k:1, which comes with the package; else none); without DNSMOS and words
+#                                  (mini: pscodec_small_24k_v2:1, which comes with the package; else none); without DNSMOS and words
 #   --words N                      test utterances a set whose words Whisper hears, for WER and CER (mini: 12, spread evenly; else all)
 #   --dnsmos N                     test utterances a set that DNSMOS scores, likewise              (mini: 10, else all)
 #   --metrics "pesq stoi ..."      scores of stage 6; bin/evaluate --help names them                (all that have what they need)
@@ -94,7 +94,7 @@ ngpu=1
 
 name=$corpus tests=test wrong=test others= tests_alone=false
 case $corpus in
-    mini) tests="test test_unseen" others=pscodec_small_24k:1 words=${words:-12} dnsmos=${dnsmos:-10} ;;
+    mini) tests="test test_unseen" others=pscodec_small_24k_v2:1 words=${words:-12} dnsmos=${dnsmos:-10} ;;
     libritts) tests="test_clean test_other" wrong= ;;
     ljspeech | vctk | aishell3) tests=test_$corpus wrong= tests_alone=true ;;
     none) name=own ;;
