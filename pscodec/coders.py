@@ -36,15 +36,20 @@ def open_coder(name):
         return OTHERS[kind](option)
     rest, steps = _number_after("+", name)
     folder, books = _number_after(":", rest)
-    if not (released.folder(folder) / "hyperparams.yaml").is_file():
+    if not _is_experiment(folder):
         raise UserError(f"no codec {name}; there are {NAMES}")
     return Neural(load_codec(folder, precision="auto", n_q=books, search=steps or 0))
 
 
 def _number_after(sign, name):
-    """What stands before the last `sign`, and the number after it; all of `name` and None where there is no such."""
+    """What stands before the last `sign`, and the number after it; all of `name` and None where there is no such, or
+    an experiment is called so."""
     rest, _, number = name.rpartition(sign)
-    return (rest, int(number)) if rest and number.isdigit() else (name, None)
+    return (rest, int(number)) if rest and number.isdigit() and not _is_experiment(name) else (name, None)
+
+
+def _is_experiment(name):
+    return (released.folder(name) / "hyperparams.yaml").is_file()
 
 
 class Neural:

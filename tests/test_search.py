@@ -198,3 +198,11 @@ def test_by_name_where_codecs_are_scored(tiny_exp):
     assert searched.stamp == plain.stamp + " +2"
     (made, _, rates), (other, _, same) = searched(wav, RATE), plain(wav, RATE)
     assert rates == same and not torch.equal(made, other)
+
+
+def test_an_experiment_may_be_called_like_a_search(tmp_path):
+    exp = make_experiment(tmp_path / "two+2")
+    assert open_coder(exp.as_posix()).coder.search is None
+    assert open_coder(f"{exp.as_posix()}:1+3").coder.search.steps == 3
+    with pytest.raises(UserError, match="no codec .*two:1[+]3; there are"):
+        open_coder(f"{tmp_path.as_posix()}/two:1+3")
