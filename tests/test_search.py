@@ -17,6 +17,7 @@ from pscodec.metrics.stoi import stoi
 from pscodec.search import Search
 from pscodec.types import CodecOutput, Evidence
 from pscodec.utils.errors import UserError
+from pscodec.utils.hparams import build_only, compose, resolve
 
 RATE = 24000
 
@@ -129,12 +130,10 @@ def test_numbers_of_codebooks_batches_and_speakers(tmp_path):
 @pytest.mark.parametrize(
     "config", ["hificodec", "soundstream", "encodec", "dac", "ticodec", "audiodec", "apcodec", "pscodec_casan"]
 )
-def test_every_codec_that_is_not_of_chunks(config, tmp_path):
-    from pscodec.utils.hparams import build_only, compose, resolve
-
-    conf = pscodec.__path__[0] + "/../recipes/LibriTTS/codec/conf"
+def test_every_codec_that_is_not_of_chunks(config, recipe):
+    conf = recipe / "conf"
     torch.manual_seed(0)
-    text = resolve(compose(f"{conf}/{config}.yaml", [f"{conf}/presets/mini.yaml"]), {})
+    text = resolve(compose(conf / f"{config}.yaml", [conf / "presets/mini.yaml"]), {})
     model = build_only(text, "codec").eval()
     coder, wav = Coder(model, search=Search(model, 1)), noise(0.3)[:, : 6 * model.hop_length]
     stream = coder.encode(wav, model.sample_rate)

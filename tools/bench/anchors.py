@@ -81,19 +81,8 @@ def main(argv=None):
     others = at_hand()
     if not [*others, *ours]:
         raise UserError("nothing to score: none of the others is at hand, and no --exp is named")
-    words = [
-        args.data,
-        "--codec",
-        *others,
-        *ours,
-        "--sample-rate",
-        "16000",
-        "--metrics",
-        " ".join(METRICS),
-        "--jobs",
-        str(args.jobs),
-    ]
-    words += ["--jobs", str(args.jobs)]
+    words = [args.data, "--codec", *others, *ours, "--sample-rate", "16000", "--jobs", str(args.jobs)]
+    words += ["--metrics", " ".join(METRICS)]
     words += ["--max-files", str(args.max_utts)] if args.max_utts else []
     options = argparse.ArgumentParser()
     score.add_arguments(options)
